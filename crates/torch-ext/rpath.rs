@@ -1,0 +1,7 @@
+//! Build script of every crate whose binaries or tests load libtorch: writes the folder of its
+//! libraries into them, because link arguments reach only the crate that prints them.
+
+fn main() {
+    let lib = std::env::var("DEP_TORCH_EXT_LIB").expect("torch-ext names the folder of libtorch");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+}
