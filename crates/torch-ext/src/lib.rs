@@ -1,1 +1,29 @@
-//! Placeholder.
+//! What tch lacks, as thin safe wrappers over symbols that libtorch exports.
+//!
+//! The only crate of the workspace with `unsafe` code and C++. Names follow PyTorch's; every C++
+//! exception becomes a [`TorchError`].
+#![allow(unsafe_code)]
+
+mod autocast;
+mod ffi;
+mod lists;
+
+pub use autocast::{Autocast, AutocastDtype};
+pub use lists::{AdamW, AdamWLists, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each};
+
+/// An exception that libtorch threw, with the text that it gave.
+#[derive(Debug, thiserror::Error)]
+#[error("libtorch failed in {operation}: {message}")]
+pub struct TorchError {
+    operation: &'static str,
+    message: String,
+}
+
+/// Loads libtorch's CUDA kernels, which the linker leaves out because nothing names their symbols.
+///
+/// Call it before the first use of a CUDA device. Returns whether the library was there; a libtorch
+/// without it serves the CPU only.
+pub fn load_cuda() -> bool {
+    // SAFETY: dlopen runs the library's own initialisers, which libtorch is built for.
+    unsafe { ffi::te_load_cuda() != 0 }
+}

@@ -1,0 +1,67 @@
+//! Declarations of `cpp/torch_ext.cc` and the conversion of its errors.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::TorchError;
+
+pub(crate) type List = *const *mut C_tensor;
+
+unsafe extern "C" {
+    fn te_free_error(message: *mut c_char);
+    pub(crate) fn te_load_cuda() -> c_int;
+    pub(crate) fn te_autocast_enter(
+        is_cuda: c_int,
+        dtype: c_int,
+        was_enabled: *mut c_int,
+        old_dtype: *mut c_int,
+    ) -> *mut c_char;
+    pub(crate) fn te_autocast_exit(
+        is_cuda: c_int,
+        was_enabled: c_int,
+        old_dtype: c_int,
+    ) -> *mut c_char;
+    pub(crate) fn te_fused_adamw(
+        params: List,
+        grads: List,
+        exp_avgs: List,
+        exp_avg_sqs: List,
+        steps: List,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+    pub(crate) fn te_clip_each(
+        grads: List,
+        n: usize,
+        max_norm: f64,
+        eps: f64,
+        norms_out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn te_lerp_each(targets: List, ends: List, n: usize, weight: f64) -> *mut c_char;
+    pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
+}
+
+/// The handles of a list of tensors; valid while the tensors are borrowed.
+pub(crate) fn handles(tensors: &[&Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(|t| t.as_ptr().cast_mut()).collect()
+}
+
+/// Turns what a `te_` function returned into a `Result`, taking the message over.
+pub(crate) fn check(operation: &'static str, error: *mut c_char) -> Result<(), TorchError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a non-null result is a NUL-terminated string from strdup, freed once, here.
+    let message = unsafe {
+        let message = CStr::from_ptr(error).to_string_lossy().into_owned();
+        te_free_error(error);
+        message
+    };
+    Err(TorchError { operation, message })
+}

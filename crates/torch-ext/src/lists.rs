@@ -1,0 +1,100 @@
+//! Operations over lists of tensors, as the optimisers of PyTorch use them: one call for a whole
+//! model, without a synchronisation with the device.
+
+use tch::Tensor;
+
+use crate::{
+    TorchError,
+    ffi::{self, check, handles},
+};
+
+/// The scalars of AdamW (Loshchilov and Hutter 2019) for one group of parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the first and second moment.
+    pub betas: (f64, f64),
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// The tensors that one [`fused_adamw`] call works on; all lists have one length and order.
+#[derive(Debug, Default)]
+pub struct AdamWLists<'a> {
+    /// Parameters, changed in place.
+    pub params: Vec<&'a Tensor>,
+    /// Their gradients.
+    pub grads: Vec<&'a Tensor>,
+    /// First moments, of the parameters' shapes.
+    pub exp_avgs: Vec<&'a Tensor>,
+    /// Second moments, of the parameters' shapes.
+    pub exp_avg_sqs: Vec<&'a Tensor>,
+    /// Step counters: float32 scalars on the parameters' device.
+    pub steps: Vec<&'a Tensor>,
+}
+
+/// One step of `torch.optim.AdamW(fused=True)`; counts every tensor's step up by one first.
+pub fn fused_adamw(lists: &AdamWLists, group: AdamW) -> Result<(), TorchError> {
+    let n = lists.params.len();
+    let [params, grads, exp_avgs, exp_avg_sqs, steps] =
+        [&lists.params, &lists.grads, &lists.exp_avgs, &lists.exp_avg_sqs, &lists.steps].map(|l| {
+            assert_eq!(l.len(), n, "lists of one length");
+            handles(l)
+        });
+    // SAFETY: five arrays of n live tensor handles.
+    let error = unsafe {
+        ffi::te_fused_adamw(
+            params.as_ptr(),
+            grads.as_ptr(),
+            exp_avgs.as_ptr(),
+            exp_avg_sqs.as_ptr(),
+            steps.as_ptr(),
+            n,
+            group.lr,
+            group.betas.0,
+            group.betas.1,
+            group.weight_decay,
+            group.eps,
+        )
+    };
+    check("fused_adamw", error)
+}
+
+/// Clips each gradient to `max_norm` on its own: times `max_norm / (norm + eps)` where that is below
+/// one. Returns the norms before clipping, `[n]`, on the gradients' device.
+pub fn clip_grad_norm_each(
+    grads: &[&Tensor],
+    max_norm: f64,
+    eps: f64,
+) -> Result<Tensor, TorchError> {
+    let list = handles(grads);
+    let mut norms = std::ptr::null_mut();
+    // SAFETY: an array of live handles; on success `norms` is a new tensor that we own.
+    let error = unsafe { ffi::te_clip_each(list.as_ptr(), list.len(), max_norm, eps, &mut norms) };
+    check("clip_grad_norm_each", error)?;
+    // SAFETY: see above.
+    Ok(unsafe { Tensor::from_ptr(norms) })
+}
+
+/// Moves every target towards its end, in place: `target += weight * (end - target)`.
+///
+/// With `weight = 1 - momentum` this is the moving average that the teacher follows.
+pub fn lerp_each(targets: &[&Tensor], ends: &[&Tensor], weight: f64) -> Result<(), TorchError> {
+    assert_eq!(targets.len(), ends.len(), "lists of one length");
+    let (targets, ends) = (handles(targets), handles(ends));
+    // SAFETY: two arrays of n live tensor handles.
+    let error =
+        unsafe { ffi::te_lerp_each(targets.as_ptr(), ends.as_ptr(), targets.len(), weight) };
+    check("lerp_each", error)
+}
+
+/// Drops the gradients of the parameters, as `zero_grad(set_to_none=True)`.
+pub fn clear_grads(params: &[&Tensor]) -> Result<(), TorchError> {
+    let params = handles(params);
+    // SAFETY: an array of live tensor handles.
+    let error = unsafe { ffi::te_clear_grads(params.as_ptr(), params.len()) };
+    check("clear_grads", error)
+}
