@@ -1,0 +1,26 @@
+//! Sinkhorn-Knopp: the assignment of patches to objects with both marginals uniform.
+
+use tch::{Kind, Tensor};
+
+/// The transport plan between patches and objects for `scores_BNK`, by `iterations` rounds of
+/// Sinkhorn-Knopp on the kernel `exp(scores / eps)`.
+///
+/// Each round scales every object's column to a total of `1/K`, then every patch's row to `1/N`;
+/// the result is multiplied by `N`, so that a patch's weights over the objects sum to 1. Returns
+/// `plan_BNK` in the dtype of the scores.
+///
+/// The kernel itself is never made: in float32 `exp` loses all of an object's patches as soon as
+/// scores span more than about `100 * eps`, and the plain iteration then divides zero by zero.
+/// Logarithms give the same plan wherever the plain form is finite.
+pub fn sinkhorn_knopp(scores_BNK: &Tensor, eps: f64, iterations: usize) -> Tensor {
+    let (_, patches, objects) =
+        scores_BNK.size3().expect("scores have the shape [clips, patches, objects]");
+    let mut log_plan_BNK = scores_BNK / eps;
+    for _ in 0..iterations {
+        log_plan_BNK -= log_plan_BNK.logsumexp(1, true) + (objects as f64).ln();
+        log_plan_BNK -= log_plan_BNK.logsumexp(2, true) + (patches as f64).ln();
+    }
+    let plan_BNK = (log_plan_BNK + (patches as f64).ln()).exp();
+    debug_assert_ne!(plan_BNK.kind(), Kind::Half, "half precision cannot hold the scores");
+    plan_BNK
+}
