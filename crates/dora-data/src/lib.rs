@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Clips for training, from frame stores to augmented views.
+//!
+//! A [`sampler::Sampler`] decides which frames form which clip, a [`loader::Loader`] decodes and
+//! crops them on threads of its own, and [`augment::views`] turns a batch into the global views
+//! and local crops on the training device. Nothing is random but what [`rng::stream`] gives, so a
+//! batch is a function of seed, epoch and position alone: not of threads, ranks or devices.
+
+#![allow(non_snake_case)] // shape suffixes: `frames_BTCHW`
+
+pub mod augment;
+pub mod crop;
+pub mod decode;
+pub mod loader;
+pub mod permutation;
+pub mod rng;
+pub mod sampler;

@@ -1,0 +1,301 @@
+//! Batches of decoded clips, prepared ahead of the training step.
+//!
+//! One thread walks the sampler's order and lets a pool decode the frames of a batch; a bounded
+//! channel holds the finished batches. What a batch holds and when it comes is decided by its
+//! number alone: the crops are drawn from a stream named by epoch and sample, so the number of
+//! threads changes nothing but the speed.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use dora_store::{FrameStore, StoreError};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::{Kind, Tensor};
+
+use crate::crop::{CropBox, CropSpec, random_resized_crop};
+use crate::decode::{DecodeError, Decoder};
+use crate::rng;
+use crate::sampler::{ClipRef, Sampler};
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoaderSpec {
+    /// Clips in a batch of this process.
+    pub clips_per_batch: usize,
+    /// The crop of a clip's frames.
+    pub crop: CropSpec,
+    /// Threads that decode.
+    pub threads: usize,
+    /// Finished batches that may wait.
+    pub prefetch_batches: usize,
+}
+
+/// Some clips, decoded and cropped.
+#[derive(Debug)]
+pub struct ClipBatch {
+    /// uint8 `[B, T, 3, px, px]` on the CPU, contiguous.
+    pub frames_BTCHW: Tensor,
+    /// Where each clip comes from.
+    pub clips: Vec<ClipRef>,
+    /// The epoch that the clips belong to, from 0.
+    pub epoch: u64,
+    /// How long the caller had to wait for this batch.
+    pub waited_s: f64,
+}
+
+impl ClipBatch {
+    /// The sample id of each clip, as [`crate::augment::ViewKeys`] wants them.
+    pub fn sample_ids(&self) -> Vec<u64> {
+        self.clips.iter().map(|clip| clip.sample_id).collect()
+    }
+}
+
+/// Why there is no next batch.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// The specification is impossible; one sentence for each problem.
+    #[error("{}", .0.join("; "))]
+    Spec(Vec<String>),
+    /// An epoch has fewer clips than a batch.
+    #[error(
+        "a batch of {clips_per_batch} clips is more than the {clips_per_epoch} that an epoch has for each process: lower the batch size or give a longer video"
+    )]
+    TooFew {
+        /// Clips in a batch.
+        clips_per_batch: usize,
+        /// Clips in an epoch of this process.
+        clips_per_epoch: u64,
+    },
+    /// The system gives no threads.
+    #[error("cannot start {threads} loader thread(s): {reason}; lower the number of threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system says.
+        reason: String,
+    },
+    /// A frame or its time stamp is damaged in the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A frame is stored as it was written, but cannot be decoded.
+    #[error("frame {frame} of the frame store `{}` cannot be used: {source}; delete the folder and ingest again", store.display())]
+    Decode {
+        /// The store's folder.
+        store: PathBuf,
+        /// The frame's index in the store.
+        frame: usize,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// An error came before.
+    #[error("the loader has stopped after an error")]
+    Stopped,
+}
+
+/// Loads batch after batch, epoch after epoch, without end. Dropping it ends its threads.
+#[derive(Debug)]
+pub struct Loader {
+    batches: Option<Receiver<Result<ClipBatch, LoaderError>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    batches_per_epoch: u64,
+}
+
+impl Loader {
+    /// Starts to load from the batch number `first_batch` on, counted from the start of training:
+    /// batch n is batch n % [`Self::batches_per_epoch`] of epoch n / [`Self::batches_per_epoch`].
+    ///
+    /// # Errors
+    /// If the specification is impossible or the system gives no threads.
+    pub fn new(
+        sampler: Sampler<FrameStore>,
+        spec: LoaderSpec,
+        first_batch: u64,
+    ) -> Result<Self, LoaderError> {
+        let problems = spec.validate();
+        if !problems.is_empty() {
+            return Err(LoaderError::Spec(problems));
+        }
+        let batches_per_epoch = spec.batches_per_epoch(&sampler)?;
+        let no_threads = |reason: String| LoaderError::Threads { threads: spec.threads, reason };
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(spec.threads)
+            .thread_name(|index| format!("decode-{index}"))
+            .build()
+            .map_err(|error| no_threads(error.to_string()))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, batches) = bounded(spec.prefetch_batches);
+        let worker =
+            Worker { sampler, spec, batches_per_epoch, pool, stop: stop.clone(), pixels: vec![] };
+        let thread = std::thread::Builder::new()
+            .name("loader".into())
+            .spawn(move || worker.run(first_batch, &sender))
+            .map_err(|error| no_threads(error.to_string()))?;
+        Ok(Self { batches: Some(batches), stop, thread: Some(thread), batches_per_epoch })
+    }
+
+    /// Whole batches in an epoch. Clips that fill no batch at its end are left out, other ones in
+    /// each epoch.
+    pub fn batches_per_epoch(&self) -> u64 {
+        self.batches_per_epoch
+    }
+
+    /// The next batch, as soon as it is ready.
+    ///
+    /// # Errors
+    /// Names the frame that cannot be read. After an error there are no more batches.
+    #[allow(clippy::should_implement_trait)] // never ends, so it is no Iterator
+    pub fn next(&mut self) -> Result<ClipBatch, LoaderError> {
+        let start = Instant::now();
+        match self.batches.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => Ok(ClipBatch { waited_s: start.elapsed().as_secs_f64(), ..batch? }),
+            _ => {
+                self.join();
+                Err(LoaderError::Stopped)
+            }
+        }
+    }
+
+    /// Waits for the thread, and passes on its panic if that was its end.
+    fn join(&mut self) {
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            if !std::thread::panicking() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without a receiver, a thread that waits to send goes on and sees that it is to stop.
+        self.batches = None;
+        self.join();
+    }
+}
+
+impl LoaderSpec {
+    /// Everything wrong with it, one sentence each.
+    pub fn validate(&self) -> Vec<String> {
+        let mut problems = self.crop.validate();
+        let counts = [
+            ("clips_per_batch", self.clips_per_batch),
+            ("threads", self.threads),
+            ("prefetch_batches", self.prefetch_batches),
+        ];
+        for (key, count) in counts {
+            if !(1..=4096).contains(&count) {
+                problems.push(format!("`{key}` is {count}, but must lie between 1 and 4096"));
+            }
+        }
+        problems
+    }
+
+    /// Whole batches in an epoch of `sampler`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn batches_per_epoch<S: crate::sampler::Timeline>(
+        &self,
+        sampler: &Sampler<S>,
+    ) -> Result<u64, LoaderError> {
+        let (clips_per_batch, clips_per_epoch) = (self.clips_per_batch, sampler.clips_per_epoch());
+        match clips_per_epoch.checked_div(clips_per_batch as u64) {
+            Some(batches) if batches > 0 => Ok(batches),
+            _ => Err(LoaderError::TooFew { clips_per_batch, clips_per_epoch }),
+        }
+    }
+}
+
+/// The thread behind a loader.
+struct Worker {
+    sampler: Sampler<FrameStore>,
+    spec: LoaderSpec,
+    batches_per_epoch: u64,
+    pool: ThreadPool,
+    stop: Arc<AtomicBool>,
+    pixels: Vec<u8>,
+}
+
+impl Worker {
+    fn run(mut self, first_batch: u64, sender: &Sender<Result<ClipBatch, LoaderError>>) {
+        for number in first_batch.. {
+            let batch = self.load(number);
+            let failed = batch.is_err();
+            if sender.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn load(&mut self, number: u64) -> Result<ClipBatch, LoaderError> {
+        let (epoch, batch) = (number / self.batches_per_epoch, number % self.batches_per_epoch);
+        let LoaderSpec { clips_per_batch, crop: CropSpec { px, area, ratio }, .. } = self.spec;
+        let first = batch * clips_per_batch as u64;
+        let clips: Vec<_> = (first..first + clips_per_batch as u64)
+            .map(|position| self.sampler.clip(epoch, position))
+            .collect::<Result<_, _>>()?;
+        let boxes: Vec<_> = clips
+            .iter()
+            .map(|clip| {
+                let header = self.sampler.stores()[clip.store].header();
+                let mut rng = rng::stream(self.sampler.seed(), "crop", &[epoch, clip.sample_id]);
+                random_resized_crop(&mut rng, header.width_px, header.height_px, area, ratio)
+            })
+            .collect();
+
+        let frames_per_clip = self.sampler.spec().frames_per_clip;
+        let frame_bytes = 3 * px as usize * px as usize;
+        self.pixels.resize(clips_per_batch * frames_per_clip * frame_bytes, 0);
+        let (sampler, stop) = (&self.sampler, &self.stop);
+        let frames = self.pixels.par_chunks_exact_mut(frame_bytes).enumerate();
+        let outcomes: Vec<_> = self.pool.install(|| {
+            frames
+                .map(|(index, out_CHW)| {
+                    if stop.load(Ordering::Relaxed) {
+                        return Err(LoaderError::Stopped);
+                    }
+                    let (clip, frame) = (index / frames_per_clip, index % frames_per_clip);
+                    let store = &sampler.stores()[clips[clip].store];
+                    load_frame(store, clips[clip].frames[frame], boxes[clip], px, out_CHW)
+                })
+                .collect()
+        });
+        // The first error in the order of the frames, whichever thread was first to meet one.
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+
+        let [b, t, px] = [clips_per_batch, frames_per_clip, px as usize].map(|size| size as i64);
+        let frames_BTCHW = Tensor::from_data_size(&self.pixels, &[b, t, 3, px, px], Kind::Uint8);
+        Ok(ClipBatch { frames_BTCHW, clips, epoch, waited_s: 0.0 })
+    }
+}
+
+fn load_frame(
+    store: &FrameStore,
+    frame: usize,
+    crop: CropBox,
+    px: u32,
+    out_CHW: &mut [u8],
+) -> Result<(), LoaderError> {
+    thread_local! {
+        static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+    }
+    let jpeg = store.jpeg(frame)?;
+    let size = (store.header().width_px, store.header().height_px);
+    DECODER
+        .with_borrow_mut(|slot| {
+            let decoder = match slot {
+                Some(decoder) => decoder,
+                None => slot.insert(Decoder::new()?),
+            };
+            decoder.crop(jpeg, size, crop, px, out_CHW)
+        })
+        .map_err(|source| LoaderError::Decode { store: store.folder().to_owned(), frame, source })
+}
