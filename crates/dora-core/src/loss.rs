@@ -41,9 +41,9 @@ pub fn teacher_probs(logits: &Tensor, center: &Tensor, temp: f64) -> Tensor {
 /// The loss of a batch.
 ///
 /// * `probs_VBTD`: the teacher's answers for the global views, from [`teacher_probs`];
-/// * `global_VKBTD`: student logits for each view masked by each object (`K = 1` and no mask with
-///   `Pairs`);
-/// * `local_LBTD`: student logits for the local crops of each frame;
+/// * `global_VBTKD`: student logits for each frame masked by each object (with `Pairs`: `K = 1`,
+///   the whole frame);
+/// * `local_BTLD`: student logits for the local crops of each frame;
 /// * logits are divided by `student_temp`.
 ///
 /// With two views the student's answer for one is compared with the teacher's for the other; with
@@ -51,37 +51,33 @@ pub fn teacher_probs(logits: &Tensor, center: &Tensor, temp: f64) -> Tensor {
 /// takes one view and at least two local crops.
 pub fn cross_entropy_loss(
     probs_VBTD: &Tensor,
-    global_VKBTD: &Tensor,
-    local_LBTD: &Tensor,
+    global_VBTKD: &Tensor,
+    local_BTLD: &Tensor,
     student_temp: f64,
     reduction: Reduction,
 ) -> Loss {
     // Cross-entropy is linear in the target, so the mean over several targets is one cross-entropy
-    // with their mean: flipping the (at most two) views pairs each with the other.
-    let targets_VBTD = probs_VBTD.flip([0]);
-    let mean_target_BTD = probs_VBTD.mean_dim([0].as_slice(), false, None::<Kind>);
-    let global_VKBT = cross_entropy(&targets_VBTD.unsqueeze(1), &(global_VKBTD / student_temp));
-    let local_LBT = cross_entropy(&mean_target_BTD.unsqueeze(0), &(local_LBTD / student_temp));
+    // with their mean; flipping the (at most two) views pairs each with the other.
+    let other_view_VBTD = probs_VBTD.flip([0]);
+    let all_views_BTD = probs_VBTD.mean_dim([0].as_slice(), false, None::<Kind>);
+    let global_VBTK = cross_entropy(&other_view_VBTD, &(global_VBTKD / student_temp));
+    let local_BTL = cross_entropy(&all_views_BTD, &(local_BTLD / student_temp));
 
-    let crops = local_LBT.size()[0];
-    let (total, local_LBT) = match reduction {
-        Reduction::Mean => {
-            (0.5 * (global_VKBT.mean(None) + local_LBT.mean(None)), local_LBT.shallow_clone())
-        }
-        Reduction::Pairs => {
-            let pairs = (1 + crops) as f64;
-            let total = (global_VKBT.mean(None) + local_LBT.mean(None) * crops as f64) / pairs;
-            (total, local_LBT.shallow_clone())
-        }
-        Reduction::Released => {
-            let counted = local_LBT.narrow(0, 1, crops - 1);
-            (released_total(&global_VKBT, &counted), counted)
-        }
+    let crops = local_BTL.size()[2];
+    let counted_BTL = match reduction {
+        Reduction::Released => local_BTL.narrow(2, 1, crops - 1),
+        Reduction::Mean | Reduction::Pairs => local_BTL,
+    };
+    let (global, local) = (global_VBTK.mean(None), counted_BTL.mean(None));
+    let total = match reduction {
+        Reduction::Mean => (&global + &local) * 0.5,
+        Reduction::Pairs => (&global + &local * crops as f64) / (1 + crops) as f64,
+        Reduction::Released => released_total(&global_VBTK, &counted_BTL),
     };
     let teacher_entropy = entropy(probs_VBTD).mean(None);
-    let global = global_VKBT.detach().mean(None);
+    let (global, local) = (global.detach(), local.detach());
     let kl = &global - &teacher_entropy;
-    Loss { total, global, local: local_LBT.detach().mean(None), teacher_entropy, kl }
+    Loss { total, global, local, teacher_entropy, kl }
 }
 
 /// The next centre: `momentum * center + (1 - momentum) * batch_mean`, where `batch_mean_1D` is the
@@ -91,33 +87,27 @@ pub fn next_center(center_1D: &Tensor, batch_mean_1D: &Tensor, momentum: f64) ->
 }
 
 /// `F_j = (F_{j-1} + S_j) / T` for each object `j`, with `S_j` the frames' sum; the mean of all `F`.
-fn released_total(global_VKBT: &Tensor, local_LBT: &Tensor) -> Tensor {
-    let objects_KT = global_VKBT.squeeze_dim(0).mean_dim([1].as_slice(), false, None::<Kind>);
-    let local_T = local_LBT.mean_dim([0, 1].as_slice(), false, None::<Kind>);
-    let halves_KT: Tensor = (objects_KT + local_T.unsqueeze(0)) * 0.5;
-    let sums_K = halves_KT.sum_dim_intlist([1].as_slice(), false, None::<Kind>);
-    let frames = local_LBT.size()[2] as f64;
-    let mut running = Tensor::zeros_like(&sums_K.get(0));
+fn released_total(global_VBTK: &Tensor, local_BTL: &Tensor) -> Tensor {
+    let objects_TK = global_VBTK.squeeze_dim(0).mean_dim([0].as_slice(), false, None::<Kind>);
+    let local_T1 = local_BTL.mean_dim([0, 2].as_slice(), false, None::<Kind>).unsqueeze(1);
+    let (frames, objects) = objects_TK.size2().expect("two dimensions are left");
+    let sums_K = (objects_TK + local_T1).sum_dim_intlist([0].as_slice(), false, None::<Kind>) * 0.5;
+    let mut running = sums_K.get(0).zeros_like();
     let mut total = running.shallow_clone();
-    let objects = sums_K.size()[0];
     for object in 0..objects {
-        running = (running + sums_K.get(object)) / frames;
-        total = total + &running;
+        running = (running + sums_K.get(object)) / frames as f64;
+        total += &running;
     }
     total / objects as f64
 }
 
-/// `H(p, softmax(logits))` over the last dimension, as `logsumexp(logits) - <p, logits>`: the
-/// log-probabilities themselves, as large as the logits, are never made.
+/// `H(p, softmax(logits))` of targets `[..., D]` and logits `[..., M, D]`, as
+/// `logsumexp(logits) - <p, logits>`: neither log-probabilities nor products, as large as the
+/// logits, are ever made. Returns `[..., M]`.
 fn cross_entropy(probs: &Tensor, logits: &Tensor) -> Tensor {
-    logits.logsumexp([-1].as_slice(), false) - dot(probs, logits)
+    logits.logsumexp([-1].as_slice(), false) - logits.matmul(&probs.unsqueeze(-1)).squeeze_dim(-1)
 }
 
 fn entropy(probs: &Tensor) -> Tensor {
     -(probs * probs.clamp_min(1e-30).log()).sum_dim_intlist([-1].as_slice(), false, None::<Kind>)
-}
-
-/// Inner products over the last dimension, as matrix products so that no product tensor is made.
-fn dot(probs: &Tensor, logits: &Tensor) -> Tensor {
-    probs.unsqueeze(-2).matmul(&logits.unsqueeze(-1)).squeeze_dim(-1).squeeze_dim(-1)
 }

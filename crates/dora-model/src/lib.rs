@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The encoder and its projection head over libtorch, with the parameter names of timm and DINO, so
+//! that checkpoints pass in and out without a map.
+//!
+//! Shapes are spelt in names: `N` images, `C` channels, `H` heads or height, `S` tokens with the
+//! `[CLS]` token first, `P` patches, `K` objects, `E` width of a head, `D` width of the encoder.
+#![allow(non_snake_case)]
+
+mod head;
+mod network;
+mod state;
+mod vit;
+
+pub use head::{HeadConfig, ProjectionHead};
+pub use network::{Network, NetworkConfig};
+pub use state::{StateDict, StateError};
+pub use vit::{DropPath, Features, TrackerLayer, Vit, VitConfig};

@@ -1,0 +1,344 @@
+//! Vision transformer (Dosovitskiy et al. 2021) as DINO uses it: pre-norm blocks, a `[CLS]` token,
+//! and a learned position embedding that is interpolated to other image sizes.
+
+use rand::{Rng, RngExt};
+use tch::{Device, Tensor};
+
+use crate::{StateDict, StateError, state::ParameterShape};
+
+/// Sizes of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VitConfig {
+    /// Side of a patch in pixels.
+    pub patch_px: i64,
+    /// Width of a token.
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Attention heads of a block.
+    pub heads: i64,
+    /// Width of the MLP's hidden layer in widths of a token.
+    pub mlp_ratio: i64,
+    /// Side in pixels of the square image that the position embedding is learned for.
+    pub image_px: i64,
+    /// Added to the variance in every layer norm.
+    pub norm_eps: f64,
+}
+
+/// The block that gives the tracker its attention, queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackerLayer {
+    /// The last block (released code).
+    Last,
+    /// The one before (the paper's figure).
+    SecondLast,
+}
+
+/// What the teacher's encoder gives for images.
+#[derive(Debug)]
+pub struct Features {
+    /// All tokens after the final norm.
+    pub tokens_NSD: Tensor,
+    /// Queries of the tracker's block before scaling.
+    pub queries_NHSE: Tensor,
+    /// Keys of the tracker's block.
+    pub keys_NHSE: Tensor,
+}
+
+/// Stochastic depth (Huang et al. 2016): which residual branches of which images are left out.
+#[derive(Debug)]
+pub struct DropPath {
+    /// Factor of each block's two branches for each image: 0 or `1 / keep`; `[2 * depth, N]`.
+    scales_RN: Tensor,
+}
+
+/// The encoder.
+#[derive(Debug)]
+pub struct Vit {
+    config: VitConfig,
+    patch_weight_DCHW: Tensor,
+    patch_bias_D: Tensor,
+    cls_token_11D: Tensor,
+    pos_embed_1SD: Tensor,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    proj: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl Vit {
+    /// An encoder over the tensors of a state dict, whose storage it shares.
+    pub fn from_state(config: &VitConfig, state: &StateDict) -> Result<Self, StateError> {
+        state.check_shapes(&config.parameter_shapes())?;
+        let linear = |name: String| -> Result<Linear, StateError> {
+            let [weight, bias] = ["weight", "bias"].map(|n| state.get(&format!("{name}.{n}")));
+            Ok(Linear { weight: weight?, bias: bias? })
+        };
+        let norm = |name: String| -> Result<LayerNorm, StateError> {
+            let Linear { weight, bias } = linear(name)?;
+            Ok(LayerNorm { weight, bias, eps: config.norm_eps })
+        };
+        let block = |index: i64| -> Result<Block, StateError> {
+            let name = |part: &str| format!("blocks.{index}.{part}");
+            Ok(Block {
+                norm1: norm(name("norm1"))?,
+                qkv: linear(name("attn.qkv"))?,
+                proj: linear(name("attn.proj"))?,
+                norm2: norm(name("norm2"))?,
+                fc1: linear(name("mlp.fc1"))?,
+                fc2: linear(name("mlp.fc2"))?,
+            })
+        };
+        Ok(Self {
+            config: *config,
+            patch_weight_DCHW: state.get("patch_embed.proj.weight")?,
+            patch_bias_D: state.get("patch_embed.proj.bias")?,
+            cls_token_11D: state.get("cls_token")?,
+            pos_embed_1SD: state.get("pos_embed")?,
+            blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
+            norm: norm("norm".into())?,
+        })
+    }
+
+    /// Tokens `[N, S, D]` after the final norm, of images `[N, C, H, W]` whose sides are multiples
+    /// of the patch.
+    pub fn forward(&self, images_NCHW: &Tensor, drop_path: Option<&DropPath>) -> Tensor {
+        self.encode(self.embed(images_NCHW, None), drop_path)
+    }
+
+    /// Tokens `[N * K, S, D]` of every image with everything but one of its `K` objects masked.
+    ///
+    /// `masks_NKP` holds 1 on the object's patches and 0 elsewhere. The result is that of images
+    /// multiplied by the mask, but each image is embedded once: a patch of zeros is embedded to the
+    /// bias alone.
+    pub fn forward_masked(
+        &self,
+        images_NCHW: &Tensor,
+        masks_NKP: &Tensor,
+        drop_path: Option<&DropPath>,
+    ) -> Tensor {
+        self.encode(self.embed(images_NCHW, Some(masks_NKP)), drop_path)
+    }
+
+    /// Tokens of images, with queries and keys of the block that `layer` names.
+    pub fn features(&self, images_NCHW: &Tensor, layer: TrackerLayer) -> Features {
+        let tracker_block = self.blocks.len()
+            - match layer {
+                TrackerLayer::Last => 1,
+                TrackerLayer::SecondLast => 2,
+            };
+        let mut tokens = self.embed(images_NCHW, None);
+        let mut tracked = None;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let qkv = block.project_qkv(&tokens, self.config.heads);
+            tokens = block.finish(tokens, &qkv, None);
+            if index == tracker_block {
+                let [queries_NHSE, keys_NHSE, _] = qkv;
+                tracked = Some((queries_NHSE, keys_NHSE));
+            }
+        }
+        let (queries_NHSE, keys_NHSE) = tracked.expect("an encoder has at least two blocks");
+        Features { tokens_NSD: self.norm.forward(&tokens), queries_NHSE, keys_NHSE }
+    }
+
+    /// Tokens after each block, all through the final norm: what dense heads take.
+    pub fn intermediate_tokens(&self, images_NCHW: &Tensor) -> Vec<Tensor> {
+        let mut tokens = self.embed(images_NCHW, None);
+        let mut outputs = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            tokens = block.forward(tokens, self.config.heads, None);
+            outputs.push(self.norm.forward(&tokens));
+        }
+        outputs
+    }
+
+    /// Patches embedded by a matrix product, `[CLS]` token in front, positions added.
+    fn embed(&self, images_NCHW: &Tensor, masks_NKP: Option<&Tensor>) -> Tensor {
+        let p = self.config.patch_px;
+        let (n, c, height, width) = images_NCHW.size4().expect("images are [N, C, H, W]");
+        let (rows, columns) = (height / p, width / p);
+        let patches_NPX = images_NCHW
+            .reshape([n, c, rows, p, columns, p])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([n, rows * columns, c * p * p]);
+        let weight_DX = self.patch_weight_DCHW.flatten(1, 3);
+        let embedded_NPD = match masks_NKP {
+            None => patches_NPX.linear(&weight_DX, Some(&self.patch_bias_D)),
+            Some(masks_NKP) => {
+                let whole = patches_NPX.linear(&weight_DX, None::<Tensor>);
+                let masks_NKP1 = masks_NKP.to_kind(whole.kind()).unsqueeze(-1);
+                (whole.unsqueeze(1) * masks_NKP1).flatten(0, 1) + &self.patch_bias_D
+            }
+        };
+        let pos_embed_1SD = self.pos_embed(rows, columns);
+        let cls_11D = &self.cls_token_11D + pos_embed_1SD.narrow(1, 0, 1);
+        let patches_NPD = embedded_NPD + pos_embed_1SD.narrow(1, 1, rows * columns);
+        let cls_N1D = cls_11D.expand([patches_NPD.size()[0], 1, self.config.width], false);
+        Tensor::cat(&[cls_N1D, patches_NPD.to_kind(self.cls_token_11D.kind())], 1)
+    }
+
+    /// The position embedding for a grid: bicubic with DINO's scale factors `(side + 0.1) / trained
+    /// side` on half-pixel centres, or as it is for the grid that it was learned for.
+    fn pos_embed(&self, rows: i64, columns: i64) -> Tensor {
+        let side = self.config.grid_side();
+        if (rows, columns) == (side, side) {
+            return self.pos_embed_1SD.shallow_clone();
+        }
+        let patches_1DHW = self
+            .pos_embed_1SD
+            .narrow(1, 1, side * side)
+            .reshape([1, side, side, self.config.width])
+            .permute([0, 3, 1, 2]);
+        let scale = |cells: i64| (cells as f64 + 0.1) / side as f64;
+        let resized_1DHW =
+            patches_1DHW.upsample_bicubic2d([rows, columns], false, scale(rows), scale(columns));
+        let resized_1PD = resized_1DHW.flatten(2, 3).transpose(1, 2);
+        Tensor::cat(&[self.pos_embed_1SD.narrow(1, 0, 1), resized_1PD], 1)
+    }
+
+    fn encode(&self, mut tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {
+        for (index, block) in self.blocks.iter().enumerate() {
+            let scales = drop_path.map(|drop_path| drop_path.of_block(index));
+            tokens = block.forward(tokens, self.config.heads, scales.as_ref());
+        }
+        self.norm.forward(&tokens)
+    }
+}
+
+impl VitConfig {
+    /// Patches on a side of the image that the position embedding is learned for.
+    pub fn grid_side(&self) -> i64 {
+        self.image_px / self.patch_px
+    }
+
+    pub(crate) fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        let (d, hidden) = (self.width, self.width * self.mlp_ratio);
+        let side = self.grid_side();
+        let mut shapes: Vec<ParameterShape> = vec![
+            ("cls_token".into(), vec![1, 1, d]),
+            ("pos_embed".into(), vec![1, side * side + 1, d]),
+            ("patch_embed.proj.weight".into(), vec![d, 3, self.patch_px, self.patch_px]),
+            ("patch_embed.proj.bias".into(), vec![d]),
+            ("norm.weight".into(), vec![d]),
+            ("norm.bias".into(), vec![d]),
+        ];
+        for index in 0..self.depth {
+            let layers: [(&str, &[i64]); 6] = [
+                ("norm1", &[d]),
+                ("attn.qkv", &[3 * d, d]),
+                ("attn.proj", &[d, d]),
+                ("norm2", &[d]),
+                ("mlp.fc1", &[hidden, d]),
+                ("mlp.fc2", &[d, hidden]),
+            ];
+            for (layer, weight) in layers {
+                shapes.push((format!("blocks.{index}.{layer}.weight"), weight.to_vec()));
+                shapes.push((format!("blocks.{index}.{layer}.bias"), vec![weight[0]]));
+            }
+        }
+        shapes
+    }
+}
+
+impl DropPath {
+    /// Draws the branches that `images` images skip, with a rate that grows linearly over the
+    /// blocks up to `rate`; each image draws on its own.
+    pub fn draw(rate: f64, depth: i64, images: i64, rng: &mut impl Rng, device: Device) -> Self {
+        let mut scales = Vec::with_capacity((2 * depth * images) as usize);
+        for block in 0..depth {
+            let keep = 1.0 - rate * block as f64 / (depth - 1).max(1) as f64;
+            let draw = || if rng.random_bool(keep) { (1.0 / keep) as f32 } else { 0.0 };
+            scales.extend(std::iter::repeat_with(draw).take(2 * images as usize));
+        }
+        let scales_RN = Tensor::from_slice(&scales).reshape([2 * depth, images]).to_device(device);
+        Self { scales_RN }
+    }
+
+    /// Factors of a block's attention and MLP branch, each `[N, 1, 1]`.
+    fn of_block(&self, index: usize) -> [Tensor; 2] {
+        [0, 1].map(|branch| self.scales_RN.get(2 * index as i64 + branch).reshape([-1, 1, 1]))
+    }
+}
+
+impl Block {
+    fn forward(&self, tokens: Tensor, heads: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
+        let qkv = self.project_qkv(&tokens, heads);
+        self.finish(tokens, &qkv, scales)
+    }
+
+    /// Queries, keys and values, each `[N, H, S, E]`.
+    fn project_qkv(&self, tokens: &Tensor, heads: i64) -> [Tensor; 3] {
+        let (n, s, d) = tokens.size3().expect("tokens are [N, S, D]");
+        let qkv = self
+            .qkv
+            .forward(&self.norm1.forward(tokens))
+            .reshape([n, s, 3, heads, d / heads])
+            .permute([2, 0, 3, 1, 4]);
+        [0, 1, 2].map(|part| qkv.get(part))
+    }
+
+    /// The rest of the block once queries, keys and values are there.
+    fn finish(
+        &self,
+        tokens: Tensor,
+        [queries, keys, values]: &[Tensor; 3],
+        scales: Option<&[Tensor; 2]>,
+    ) -> Tensor {
+        let attended = Tensor::scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            None::<Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        );
+        let attention = self.proj.forward(&attended.transpose(1, 2).flatten(2, 3));
+        let tokens = add_branch(tokens, attention, scales.map(|s| &s[0]));
+        let hidden = self.fc1.forward(&self.norm2.forward(&tokens)).gelu("none");
+        let mlp = self.fc2.forward(&hidden);
+        add_branch(tokens, mlp, scales.map(|s| &s[1]))
+    }
+}
+
+fn add_branch(tokens: Tensor, branch: Tensor, scale_N11: Option<&Tensor>) -> Tensor {
+    match scale_N11 {
+        Some(scale_N11) => tokens + branch * scale_N11,
+        None => tokens + branch,
+    }
+}
+
+impl Linear {
+    fn forward(&self, input: &Tensor) -> Tensor {
+        input.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+impl LayerNorm {
+    fn forward(&self, input: &Tensor) -> Tensor {
+        input.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
