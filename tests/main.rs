@@ -1,1 +1,5 @@
-//! Every test of the workspace that needs libtorch or a real binary, in one binary so that libtorch is linked once.
+//! Every test of the workspace that needs libtorch or several crates, in one binary so that libtorch
+//! is linked once.
+#![allow(non_snake_case, clippy::unwrap_used)]
+
+mod reference;

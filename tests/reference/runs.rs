@@ -1,0 +1,76 @@
+//! Whole training runs through the engine, in float64.
+
+use dora_core::{
+    loss::Reduction,
+    tracker::{Threshold, TrackerSpec},
+};
+use dora_model::{Network, StateDict, TrackerLayer};
+use dora_train::engine::{Draws, Engine, Method, Scheduled, TrackerMethod};
+use tch::{Device, Kind, Tensor};
+
+use super::{Golden, check, integers, network_config, network_weights};
+
+const TOLERANCE: f64 = 1e-8;
+
+#[test]
+fn six_released_steps_match() {
+    check_run("train_released", Reduction::Released);
+}
+
+#[test]
+fn six_mean_steps_match() {
+    check_run("train_mean", Reduction::Mean);
+}
+
+fn check_run(name: &str, reduction: Reduction) {
+    let [vit, head, tracker, loss, run] =
+        ["vit", "head", "tracker", "loss", name].map(Golden::read);
+    let method = Method {
+        tracker: Some(TrackerMethod {
+            spec: TrackerSpec {
+                eps: tracker.number("eps"),
+                iterations: tracker.integer("iters") as usize,
+                sinkhorn: true,
+                threshold: Threshold::Batch,
+            },
+            layer: TrackerLayer::Last,
+        }),
+        reduction,
+        student_temp: loss.number("student_temp"),
+        center_momentum: 0.9,
+        clip_grad: run.number("clip"),
+        norm_last_layer: false,
+        autocast: None,
+    };
+    let config = network_config(&vit, &head);
+    let weights = network_weights(&vit, &head);
+    let mut engine = Engine::new(&config, method, &weights, Device::Cpu, Kind::Double).unwrap();
+    let global = vit.get("frames_BTCHW").to_kind(Kind::Double).unsqueeze(0);
+    let local = vit.get("local_LBTCHW").to_kind(Kind::Double);
+    for step in 0..run.integer("steps") as usize {
+        let schedule = |name: &str| run.meta["schedules"][name][step].as_f64().unwrap();
+        let scheduled = Scheduled {
+            lr: schedule("lr"),
+            weight_decay: schedule("wd"),
+            momentum: schedule("momentum"),
+            teacher_temp: loss.number("teacher_temp"),
+            freeze_last_layer: (step as i64) < run.integer("freeze_last_layer_steps"),
+        };
+        let head_ids = integers(&run.meta["head_ids"][step]);
+        let draws = Draws { head_ids, drop_path: None };
+        let output = engine.step(&global, &local, &draws, &scheduled).unwrap();
+        let expected = Tensor::from(run.meta["losses"][step].as_f64().unwrap());
+        check(&format!("loss of step {step}"), &output.loss.total, &expected, TOLERANCE);
+    }
+    check_state(&run, "student.", engine.student());
+    check_state(&run, "teacher.", engine.teacher());
+    check("centre", engine.center(), &run.get("center"), TOLERANCE);
+}
+
+fn check_state(run: &Golden, prefix: &str, network: &Network) {
+    let expected: StateDict = run.tensors.strip_prefix(prefix);
+    assert_eq!(expected.tensors().len(), network.state().tensors().len());
+    for (name, tensor) in network.state().iter() {
+        check(name, tensor, &expected.get(name).unwrap(), TOLERANCE);
+    }
+}
