@@ -1,0 +1,105 @@
+//! The checkout: where its parts lie, and how cargo and the programs of the workspace are started.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+
+use crate::process::{self, say};
+
+/// This clone of the repository, and the folder that the user stands in.
+pub(crate) struct Checkout {
+    root: PathBuf,
+    cwd: PathBuf,
+}
+
+impl Checkout {
+    /// The checkout that cargo runs us from.
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().context("the checkout has no folder")?;
+        Ok(Self {
+            root: root.to_path_buf(),
+            cwd: env::current_dir().context("cannot tell the current folder")?,
+        })
+    }
+
+    /// One for a test, whose user stands elsewhere.
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), cwd: PathBuf::from("/absent") }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The link to libtorch that `.cargo/config.toml` names.
+    pub(crate) fn libtorch_link(&self) -> PathBuf {
+        self.root.join(".libtorch")
+    }
+
+    /// The libtorch that the user exported. Cargo sets LIBTORCH to the link for every program it
+    /// runs, so that value is nobody's wish.
+    pub(crate) fn exported_libtorch(&self) -> Option<PathBuf> {
+        let value = PathBuf::from(env::var_os("LIBTORCH").filter(|value| !value.is_empty())?);
+        let same_folder = || {
+            let parent = value.parent()?.canonicalize().ok()?;
+            Some(parent == self.root.canonicalize().ok()?)
+        };
+        let is_link = value == self.libtorch_link()
+            || (value.ends_with(".libtorch") && same_folder() == Some(true));
+        (!is_link).then_some(value)
+    }
+
+    /// A path inside the checkout, as short as it can be said from where the user stands.
+    pub(crate) fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        let path = self.root.join(inside);
+        path.strip_prefix(&self.cwd).map(Path::to_path_buf).unwrap_or(path)
+    }
+
+    /// Cargo, to be given a command. It finds the same environment as one that the user starts, since
+    /// a different LIBTORCH would make it compile libtorch's bindings again.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        if self.exported_libtorch().is_none() {
+            cargo.env_remove("LIBTORCH");
+        }
+        cargo
+    }
+
+    /// Builds packages of the workspace; cargo shows its own progress.
+    pub(crate) fn build(&self, packages: &[&str]) -> anyhow::Result<()> {
+        let mut first_time = false;
+        let mut cargo = self.cargo();
+        cargo.arg("build").arg("--manifest-path");
+        cargo.arg(self.root.join("Cargo.toml"));
+        for package in packages {
+            first_time |= !self.program_path(package)?.exists();
+            cargo.args(["--package", package]);
+        }
+        if first_time {
+            say!(
+                "building {}; the first time takes minutes, since the bindings to libtorch and OpenCV \
+                 are compiled here; later builds take seconds",
+                packages.join(" and ")
+            );
+        }
+        process::run(&mut cargo)
+    }
+
+    /// A program of the workspace that [`Checkout::build`] has built, to be given arguments.
+    pub(crate) fn program(&self, name: &str) -> anyhow::Result<Command> {
+        Ok(Command::new(self.program_path(name)?))
+    }
+
+    /// All programs are built into one folder, ours too.
+    fn program_path(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let own = env::current_exe().context("cannot tell where xtask itself lies")?;
+        Ok(own.with_file_name(name))
+    }
+}

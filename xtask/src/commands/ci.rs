@@ -1,0 +1,132 @@
+//! `ci`: everything that continuous integration runs, stopping at the first failure.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use super::{test, train};
+use crate::{
+    args::{Args, CommandSpec},
+    checkout::Checkout,
+    process::{self, say},
+    setup::{self, Wishes},
+};
+
+pub(crate) const COMMAND: CommandSpec = CommandSpec {
+    name: "ci",
+    about: "Runs what continuous integration runs: format, lints, tests, a short training",
+    options: &[],
+    operands: "",
+    rest: "",
+    notes: "Missing system packages are installed without asking.",
+    run,
+};
+
+/// What makes the toy recipe short and still writes everything that a run writes.
+const SHORT_RUN: &[&str] = &["train.steps=4"];
+
+type Step = (&'static str, fn(&Checkout) -> anyhow::Result<()>);
+
+const STEPS: &[Step] = &[
+    ("setup", |checkout| {
+        let wishes = Wishes { yes: true, ..Wishes::default() };
+        setup::ensure(checkout, wishes)
+    }),
+    ("format", |checkout| cargo(checkout, &["fmt", "--all", "--check"])),
+    ("lints", |checkout| {
+        let words = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        cargo(checkout, &words)
+    }),
+    ("tests", |checkout| test::run(checkout, &[])),
+    ("short training", short_training),
+];
+
+fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
+    let mut summary = Vec::new();
+    for (name, step) in STEPS {
+        say!("\n== {name}");
+        let started = Instant::now();
+        let outcome = step(checkout);
+        let word = if outcome.is_ok() { "passed" } else { "FAILED" };
+        let seconds = started.elapsed().as_secs_f64();
+        say!("== {name}: {word} in {seconds:.1} s");
+        summary.push(format!("{word}  {seconds:>7.1} s  {name}"));
+        if let Err(error) = outcome {
+            say!("\n{}", summary.join("\n"));
+            return Err(error);
+        }
+    }
+    let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+    say!("\n{}\nci: all passed: {}", summary.join("\n"), names.join(", "));
+    Ok(())
+}
+
+fn cargo(checkout: &Checkout, words: &[&str]) -> anyhow::Result<()> {
+    process::run(checkout.cargo().args(words).current_dir(checkout.root()))
+}
+
+/// Trains a few steps into a folder of its own and looks for what a run must leave there. After a
+/// failure the folder stays, to be looked at.
+fn short_training(checkout: &Checkout) -> anyhow::Result<()> {
+    let run_dir = env::temp_dir().join(format!("dora-ci-{}", std::process::id()));
+    let mut options: Vec<_> = SHORT_RUN.iter().map(|value| ("set", value.into())).collect();
+    options.push(("run-dir", run_dir.clone().into()));
+    train::run(checkout, &Args::with(options))?;
+    check_run(&run_dir)?;
+    let _ = fs::remove_dir_all(&run_dir);
+    Ok(())
+}
+
+fn check_run(run_dir: &Path) -> anyhow::Result<()> {
+    let filled = |path: &Path| fs::metadata(path).is_ok_and(|data| data.len() > 0);
+    let holds = |folder: &str, fits: &dyn Fn(&Path) -> bool| {
+        entries(&run_dir.join(folder)).iter().any(|path| fits(path))
+    };
+    let parts = [
+        ("metrics.jsonl", filled(&run_dir.join("metrics.jsonl"))),
+        (
+            "checkpoint",
+            holds("checkpoints", &|path| {
+                path.is_dir() && entries(path).iter().any(|file| filled(file))
+            }),
+        ),
+        (
+            "picture",
+            holds("tracks", &|path| {
+                path.extension().is_some_and(|extension| extension == "png") && filled(path)
+            }),
+        ),
+    ];
+    for (what, is_there) in parts {
+        anyhow::ensure!(is_there, "the run in {} left no {what}", run_dir.display());
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    #[test]
+    fn a_run_is_whole_only_with_all_its_parts() {
+        let folder = Folder::new("ci-run");
+        let missing = || check_run(folder.path()).unwrap_err().to_string();
+        assert!(missing().contains("left no metrics.jsonl"));
+        folder.write("metrics.jsonl", "{}\n");
+        folder.write("checkpoints/step-4/state.safetensors", "");
+        assert!(missing().contains("left no checkpoint"));
+        folder.write("checkpoints/step-4/state.safetensors", "x");
+        folder.write("tracks/notes.txt", "x");
+        assert!(missing().contains("left no picture"));
+        folder.write("tracks/step-4.png", "x");
+        assert!(check_run(folder.path()).is_ok());
+    }
+}

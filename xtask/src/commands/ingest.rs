@@ -1,0 +1,114 @@
+//! `ingest` and `toy-walk`: videos into frame stores, and the built-in video.
+
+use std::{ffi::OsString, path::Path, process::Command};
+
+use crate::{
+    args::{Args, CommandSpec, OptionSpec, Value, option},
+    checkout::Checkout,
+    process::{self, fixable},
+};
+
+/// Where frame stores lie, in the checkout.
+pub(crate) const STORES: &str = "data/stores";
+
+/// Where the built-in video lies, in the checkout.
+pub(crate) const TOY_WALK_DIR: &str = "data/toy-walk";
+
+pub(crate) const COMMAND: CommandSpec = CommandSpec {
+    name: "ingest",
+    about: "Decodes videos once into frame stores, which training reads",
+    options: INGEST_OPTIONS,
+    operands: "PATH...",
+    rest: "",
+    notes: "PATH is a video, a folder of images, or a text file that lists images; images need --fps.\n\
+            An ingest that was interrupted goes on where it stopped. `train` does this by itself.",
+    run,
+};
+
+pub(crate) const TOY_WALK: CommandSpec = CommandSpec {
+    name: "toy-walk",
+    about: "Renders the built-in walk: a video with the masks of its objects",
+    options: TOY_WALK_OPTIONS,
+    operands: "",
+    rest: "",
+    notes: "The same seed gives the same video. `train` does this by itself when it needs the walk.",
+    run: run_toy_walk,
+};
+
+const INGEST_OPTIONS: &[OptionSpec] = &[
+    option("fps", Value::Number("F"), "frames per second of a folder or list of images"),
+    option("start", Value::Number("S"), "leave out what is before this second"),
+    option("end", Value::Number("S"), "leave out what is after this second"),
+    option(
+        "short-side",
+        Value::Count("PX"),
+        "scale frames down to this short side, never up (default: 576)",
+    ),
+    option("quality", Value::Count("Q"), "JPEG quality from 1 to 100 (default: 90)"),
+    option("stores", Value::Text("DIR"), "the folder of the stores (default: data/stores)"),
+];
+
+const TOY_WALK_OPTIONS: &[OptionSpec] = &[
+    option("out", Value::Text("DIR"), "where to write (default: data/toy-walk)"),
+    option("seed", Value::Count("N"), "another street"),
+    option("seconds", Value::Number("S"), "how long to walk"),
+];
+
+/// `dora-ingest ingest`, with stores below `stores`.
+pub(crate) fn ingest_into(checkout: &Checkout, stores: &Path) -> anyhow::Result<Command> {
+    let mut command = checkout.program("dora-ingest")?;
+    command.arg("ingest").arg("--stores").arg(stores);
+    Ok(command)
+}
+
+/// `dora-ingest toy-walk`, writing into `out`.
+pub(crate) fn toy_walk_into(checkout: &Checkout, out: &Path) -> anyhow::Result<Command> {
+    let mut command = checkout.program("dora-ingest")?;
+    command.arg("toy-walk").arg("--out").arg(out);
+    Ok(command)
+}
+
+/// Refuses what does not exist before anything slow starts.
+pub(crate) fn check_exists(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(fixable(format!(
+        "{} does not exist; give the path of a video or of a folder of images",
+        path.display()
+    )))
+}
+
+fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    if args.operands.is_empty() {
+        return Err(fixable(
+            "`cargo xtask ingest` needs the path of a video; see `cargo xtask ingest --help`",
+        ));
+    }
+    for path in &args.operands {
+        check_exists(Path::new(path))?;
+    }
+    let stores = args.value("stores").map_or_else(|| checkout.path(STORES), Into::into);
+    build(checkout)?;
+    let mut command = ingest_into(checkout, &stores)?;
+    command.args(forwarded_without(args, INGEST_OPTIONS, "stores"));
+    process::run(command.arg("--").args(&args.operands))
+}
+
+fn run_toy_walk(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    let out = args.value("out").map_or_else(|| checkout.path(TOY_WALK_DIR), Into::into);
+    build(checkout)?;
+    let mut command = toy_walk_into(checkout, &out)?;
+    process::run(command.args(forwarded_without(args, TOY_WALK_OPTIONS, "out")))
+}
+
+fn build(checkout: &Checkout) -> anyhow::Result<()> {
+    super::ensure(checkout)?;
+    checkout.build(&["dora-ingest"])
+}
+
+fn forwarded_without(args: &Args, options: &[OptionSpec], name: &str) -> Vec<OsString> {
+    let names = options.iter().map(|option| option.name);
+    let names: Vec<&str> = names.filter(|other| *other != name).collect();
+    args.forward(&names)
+}

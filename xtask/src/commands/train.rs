@@ -1,0 +1,241 @@
+//! `train`: from a recipe and videos to an encoder. The worker says what its recipe needs, videos that
+//! are not ingested yet are, and then the worker runs.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+use super::ingest::{self, STORES, TOY_WALK_DIR};
+use crate::{
+    args::{Args, CommandSpec, Value, flag, nearest, option},
+    checkout::Checkout,
+    process::{self, fixable},
+};
+
+pub(crate) const COMMAND: CommandSpec = CommandSpec {
+    name: "train",
+    about: "Trains an encoder on videos; without arguments on the built-in walk",
+    options: &[
+        option(
+            "recipe",
+            Value::Text("NAME|PATH"),
+            "what to train and how: one of crates/dora-train/recipes, or a file of\nyour own (default: toy)",
+        ),
+        option(
+            "video",
+            Value::Text("PATH"),
+            "train on this video or folder of images instead of the recipe's; may be\ngiven several times",
+        ),
+        option("fps", Value::Number("F"), "frames per second of folders of images"),
+        option(
+            "set",
+            Value::Text("KEY=VALUE"),
+            "change one value of the recipe, such as train.steps=100; may be given\nseveral times",
+        ),
+        option(
+            "run-dir",
+            Value::Text("DIR"),
+            "where checkpoints, metrics and pictures go (default: as the recipe says)",
+        ),
+        flag("fresh", "start anew instead of going on from the last checkpoint"),
+        flag(
+            "dry-run",
+            "print the resolved recipe and do one step on made-up frames; ingests\nnothing",
+        ),
+    ],
+    operands: "",
+    rest: "[-- ARG...]",
+    notes: "A run that was interrupted goes on when the same command is given again.\n\
+            What follows `--` goes to the worker, `dora-train train`.\n\n\
+            examples:\n  \
+              cargo xtask train\n  \
+              cargo xtask train --video walk.mp4 --set train.steps=2000",
+    run,
+};
+
+/// Where the recipes lie, in the checkout.
+const RECIPES: &str = "crates/dora-train/recipes";
+
+const DEFAULT_RECIPE: &str = "toy";
+
+/// The name by which a recipe asks for the built-in walk.
+const TOY_WALK: &str = "toy-walk";
+
+/// What the worker says a recipe needs, one line of JSON.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    videos: Vec<String>,
+    short_side_px: u64,
+    jpeg_quality: u64,
+    run_dir: PathBuf,
+}
+
+/// The whole of `cargo xtask train`.
+pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    let recipe =
+        resolve_recipe(checkout, args.value("recipe").unwrap_or(OsStr::new(DEFAULT_RECIPE)))?;
+    for video in args.values("video").filter(|video| *video != TOY_WALK) {
+        ingest::check_exists(Path::new(video))?;
+    }
+    super::ensure(checkout)?;
+    let dry_run = args.has("dry-run");
+    checkout.build(if dry_run { &["dora-train"] } else { &["dora-train", "dora-ingest"] })?;
+
+    let mut train = checkout.program("dora-train")?;
+    train.arg("train").arg("--recipe").arg(&recipe);
+    train.args(args.forward(&["set", "fresh", "dry-run"]));
+    if let Some(run_dir) = args.value("run-dir") {
+        train.arg("--run-dir").arg(run_dir);
+    }
+    if !dry_run {
+        let plan = ask_for_plan(checkout, &recipe, args)?;
+        for store in ingest_videos(checkout, &plan, args.forward(&["fps"]))? {
+            train.arg("--store").arg(store);
+        }
+        if !args.has("run-dir") {
+            train.arg("--run-dir").arg(checkout.path(&plan.run_dir));
+        }
+    }
+    process::run(train.args(&args.rest))
+}
+
+fn ask_for_plan(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Result<Plan> {
+    let mut check = checkout.program("dora-train")?;
+    check.arg("check").arg("--recipe").arg(recipe);
+    check.args(args.forward(&["set", "video"]));
+    let output = process::run_for_output(&mut check)?;
+    parse_plan(&output).with_context(|| format!("`dora-train check` answered `{}`", output.trim()))
+}
+
+/// Sees to it that every video of the plan has a frame store; gives the stores, in order.
+fn ingest_videos(
+    checkout: &Checkout,
+    plan: &Plan,
+    fps: Vec<OsString>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut videos = Vec::new();
+    for video in &plan.videos {
+        videos.push(if video == TOY_WALK {
+            let mut render = ingest::toy_walk_into(checkout, &checkout.path(TOY_WALK_DIR))?;
+            let output = process::run_for_output(&mut render)?;
+            let line = output.lines().rfind(|line| !line.trim().is_empty());
+            line.context("`dora-ingest toy-walk` named no video")?.to_owned()
+        } else {
+            video.clone()
+        });
+    }
+    let mut ingest = ingest::ingest_into(checkout, &checkout.path(STORES))?;
+    ingest.args(["--short-side", &plan.short_side_px.to_string()]);
+    ingest.args(["--quality", &plan.jpeg_quality.to_string()]);
+    ingest.args(fps).arg("--").args(&videos);
+    let output = process::run_for_output(&mut ingest)?;
+    let stores: Vec<PathBuf> = output.lines().map(PathBuf::from).collect();
+    anyhow::ensure!(
+        stores.len() == videos.len(),
+        "`dora-ingest ingest` named {} stores for {} videos",
+        stores.len(),
+        videos.len()
+    );
+    Ok(stores)
+}
+
+/// The file of a recipe: a name from the repository's own, or a path.
+fn resolve_recipe(checkout: &Checkout, wanted: &OsStr) -> anyhow::Result<PathBuf> {
+    let folder = Path::new(RECIPES);
+    let path = Path::new(wanted);
+    let text = wanted.to_string_lossy();
+    if !text.contains('/') {
+        let named = checkout.path(folder.join(format!("{text}.toml")));
+        if named.is_file() {
+            return Ok(named);
+        }
+    }
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let known = recipe_names(&checkout.root().join(folder));
+    let hint = nearest(&text, known.iter().map(String::as_str))
+        .map(|name| format!("did you mean `{name}`? "))
+        .unwrap_or_default();
+    Err(fixable(format!(
+        "there is no recipe `{text}`; {hint}give one of {}, or the path of a TOML file",
+        known.join(", ")
+    )))
+}
+
+fn recipe_names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+fn parse_plan(output: &str) -> anyhow::Result<Plan> {
+    let line = output.lines().rfind(|line| !line.trim().is_empty());
+    let json: serde_json::Value = serde_json::from_str(line.context("it printed nothing")?)?;
+    let number = |key: &str| json[key].as_u64().with_context(|| format!("no number `{key}`"));
+    let videos = json["videos"].as_array().context("no list `videos`")?;
+    let videos: Option<Vec<String>> =
+        videos.iter().map(|video| video.as_str().map(str::to_owned)).collect();
+    Ok(Plan {
+        videos: videos.context("`videos` holds something else than text")?,
+        short_side_px: number("short_side_px")?,
+        jpeg_quality: number("jpeg_quality")?,
+        run_dir: json["run_dir"].as_str().context("no text `run_dir`")?.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    #[test]
+    fn a_recipe_is_a_known_name_or_a_file() {
+        let folder = Folder::new("train-recipes");
+        folder.write("crates/dora-train/recipes/toy.toml", "");
+        folder.write("crates/dora-train/recipes/vit-s-one-walk.toml", "");
+        folder.write("mine.toml", "");
+        let checkout = Checkout::at(folder.path());
+        let resolve = |wanted: &str| resolve_recipe(&checkout, OsStr::new(wanted));
+        let toy = folder.path().join("crates/dora-train/recipes/toy.toml");
+        assert_eq!(resolve("toy").unwrap(), toy);
+        let mine = folder.path().join("mine.toml");
+        assert_eq!(resolve(mine.to_str().unwrap()).unwrap(), mine);
+        let message = resolve("tyo").unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "there is no recipe `tyo`; did you mean `toy`? give one of toy, vit-s-one-walk, or the path of a \
+             TOML file"
+        );
+        assert!(resolve("toy.toml").is_err());
+    }
+
+    #[test]
+    fn the_plan_is_the_last_line() {
+        let plan = parse_plan(
+            "a word\n{\"videos\":[\"toy-walk\",\"a b.mp4\"],\"short_side_px\":576,\"jpeg_quality\":90,\"run_dir\":\"runs/toy\"}\n\n",
+        )
+        .unwrap();
+        let expected = Plan {
+            videos: vec!["toy-walk".to_owned(), "a b.mp4".to_owned()],
+            short_side_px: 576,
+            jpeg_quality: 90,
+            run_dir: PathBuf::from("runs/toy"),
+        };
+        assert_eq!(plan, expected);
+        for text in ["", "{}", "[1]", "{\"videos\":[1],\"short_side_px\":1}"] {
+            assert!(parse_plan(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything a build needs that is not in the repository: system packages and libtorch.
+//!
+//! Every command calls [`ensure`]; where nothing is missing that takes a few milliseconds.
+
+pub(crate) mod cache;
+pub(crate) mod libtorch;
+pub(crate) mod machine;
+pub(crate) mod manifest;
+pub(crate) mod packages;
+pub(crate) mod python;
+
+use self::{libtorch::Source, machine::Machine, python::Python};
+use crate::{
+    checkout::Checkout,
+    process::{fixable, say},
+};
+
+/// What `setup` is asked for beyond what is missing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wishes {
+    /// The complete libtorch, GPU or not.
+    pub(crate) cuda: bool,
+    /// Install system packages without asking.
+    pub(crate) yes: bool,
+    /// Compare every file of libtorch with its checksum.
+    pub(crate) verify: bool,
+}
+
+/// Brings what is missing, and links libtorch into the checkout.
+///
+/// # Errors
+/// A package that has to be installed by hand, an unfit `LIBTORCH`, a download that fails.
+pub(crate) fn ensure(checkout: &Checkout, wishes: Wishes) -> anyhow::Result<()> {
+    if !cfg!(target_os = "linux") {
+        return Err(fixable("this project needs Linux"));
+    }
+    let machine = Machine::this();
+    let source = Source::choose(checkout, &machine, wishes.cuda)?;
+    let mut state = source.state();
+    if wishes.verify {
+        state = source.verify(state)?;
+    }
+    let python_missing = state.wants_download() && Python::find(&machine).is_none();
+    packages::ensure(&machine, python_missing, wishes.yes)?;
+    match source {
+        Source::Exported(path) => libtorch::check_exported(&path),
+        Source::Cached(cache) => {
+            if state.wants_download() {
+                let python = Python::find(&machine).ok_or_else(|| {
+                    fixable("`python3 -m pip` still does not work; install Python 3 with pip")
+                })?;
+                cache.fill(&python)?;
+            }
+            if libtorch::link(checkout, &cache.libtorch())? {
+                say!("setup: linked .libtorch to {}", cache.libtorch().display());
+            }
+            Ok(())
+        }
+    }
+}

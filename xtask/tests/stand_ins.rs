@@ -1,0 +1,335 @@
+//! The real `xtask` in a world of stand-ins: programs on PATH that are shell scripts, an empty cache,
+//! a checkout that holds next to nothing. No network, no compiler.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// SHA-256 of "abc" in base64url, as wheels write it.
+const ABC: &str = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+
+/// Stands in for pip: unpacks a libtorch of a few bytes. Breaks off where the file `break-off` lies.
+const PYTHON: &str = r#"PATH=/usr/bin:/bin
+case "$*" in *--version) echo "pip 24.0 from /x (python 3.11)"; exit;; esac
+echo "$*" >>"$WORLD/pip.log"
+while [ "$1" != --target ]; do shift; done
+site=$2
+api=$site/torch/include/torch/csrc/api/include/torch
+mkdir -p $site/torch/lib $api $site/torch-2.11.0.dist-info
+printf abc >$site/torch/lib/libtorch_cpu.so
+if [ -e "$WORLD/break-off" ]; then rm "$WORLD/break-off"; echo "ERROR: connection lost" >&2; exit 1; fi
+sleep 0.3
+printf abc >$api/torch.h
+for file in torch/lib/libtorch_cpu.so torch/include/torch/csrc/api/include/torch/torch.h; do
+  echo "$file,sha256=SUM,3"
+done >$site/torch-2.11.0.dist-info/RECORD"#;
+
+struct World(PathBuf);
+
+impl World {
+    fn new(name: &str) -> Self {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&root);
+        let world = Self(root);
+        for program in ["c++", "make", "cmake", "nasm", "pkg-config", "clang"] {
+            world.script(&format!("bin/{program}"), "echo 4.6.0");
+        }
+        world.script("bin/python3", &PYTHON.replace("SUM", ABC));
+        world.write("lib/libclang.so", "");
+        world.write("checkout/xtask/Cargo.toml", "");
+        world.write("checkout/crates/dora-train/recipes/toy.toml", "");
+        fs::create_dir_all(world.path("target")).unwrap();
+        let xtask = world.path("target/xtask");
+        fs::hard_link(env!("CARGO_BIN_EXE_xtask"), &xtask)
+            .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_xtask"), &xtask).map(drop))
+            .unwrap();
+        world
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.0.join(inside)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn script(&self, name: &str, body: &str) {
+        self.write(name, &format!("#!/bin/sh\n{body}\n"));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.path(name), mode).unwrap();
+    }
+
+    /// xtask as cargo would start it in the checkout, nobody at a terminal.
+    fn xtask(&self, line: &str) -> Command {
+        let mut command = Command::new(self.path("target/xtask"));
+        command
+            .args(line.split_whitespace())
+            .env_clear()
+            .env("WORLD", &self.0)
+            .env("PATH", self.path("bin"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("LIBCLANG_PATH", self.path("lib"))
+            .env("CARGO", self.path("bin/cargo"))
+            .env("CARGO_MANIFEST_DIR", self.path("checkout/xtask"))
+            .env("LIBTORCH", self.path("checkout/.libtorch"))
+            .current_dir(self.path("checkout"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, line: &str) -> (i32, String) {
+        ended(self.xtask(line).output().unwrap())
+    }
+
+    /// The folder of libtorch in the cache. On a machine with a GPU it is the complete one.
+    fn libtorch(&self, inside: &str) -> PathBuf {
+        let gpu = ["/proc/driver/nvidia/version", "/dev/nvidia0"]
+            .iter()
+            .any(|path| Path::new(path).exists());
+        let variant = if gpu { "cuda" } else { "cpu" };
+        self.path(&format!("cache/dora/libtorch-2.11.0-{variant}")).join(inside)
+    }
+
+    fn lines(&self, log: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(log)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn pip_calls(&self) -> usize {
+        self.lines("pip.log").len()
+    }
+
+    /// Stand-ins for cargo and the programs that it would build, and a libtorch of the user's own.
+    fn with_programs(self) -> Self {
+        self.write("torch/include/torch.h", "");
+        self.write("torch/lib/libtorch_cpu.so", "");
+        self.write("torch/build-version", "2.11.0+cpu");
+        self.script("bin/cargo", r#"echo "cargo $*" >>"$WORLD/log""#);
+        self.script(
+            "target/dora-ingest",
+            r#"echo "dora-ingest $*" >>"$WORLD/log"
+case $1 in
+toy-walk) echo rendering; echo data/toy-walk/walk.mp4;;
+ingest) while [ $1 != -- ]; do shift; done; shift; for video; do echo "store of $video"; done;;
+esac"#,
+        );
+        self.worker("exit 0");
+        self
+    }
+
+    /// A worker that knows its plan and trains by running `body`.
+    fn worker(&self, body: &str) {
+        let plan = r#"{"videos":["toy-walk","a.mp4"],"short_side_px":96,"jpeg_quality":80,"run_dir":"data/runs/toy"}"#;
+        let script = format!(
+            "echo \"dora-train $*\" >>\"$WORLD/log\"\nif [ $1 = check ]; then echo '{plan}'; exit; fi\n{body}"
+        );
+        self.script("target/dora-train", &script);
+    }
+
+    fn own_libtorch(&self, line: &str) -> Command {
+        let mut command = self.xtask(line);
+        command.env("LIBTORCH", self.path("torch"));
+        command
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn ended(output: Output) -> (i32, String) {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap_or(-1), text)
+}
+
+#[test]
+fn a_download_that_breaks_off_is_repaired() {
+    let world = World::new("download");
+    world.write("break-off", "");
+    let (status, text) = world.run("setup");
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("connection lost") && text.contains("pip could not fetch libtorch"));
+    assert!(!world.libtorch("").exists());
+
+    // What a killed process leaves: its own folder, and by an older one something without a manifest.
+    fs::create_dir_all(world.libtorch("torch/lib")).unwrap();
+    let name = world.libtorch("").file_name().unwrap().to_owned();
+    let leftover = format!("cache/dora/{}.tmp-1", name.display());
+    world.write(&format!("{leftover}/site/torch/lib/libtorch_cpu.so"), "ab");
+    let (status, text) = world.run("setup");
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("is broken (it was never finished)"), "{text}");
+    assert!(!world.path(&leftover).exists());
+    let link = fs::read_link(world.path("checkout/.libtorch")).unwrap();
+    assert_eq!(link, world.libtorch("torch"));
+    assert_eq!(world.pip_calls(), 2);
+
+    let (status, text) = world.run("setup");
+    assert_eq!((status, world.pip_calls()), (0, 2), "{text}");
+
+    fs::write(world.libtorch("torch/lib/libtorch_cpu.so"), "ab").unwrap();
+    let (status, text) = world.run("setup");
+    assert_eq!((status, world.pip_calls()), (0, 3), "{text}");
+    assert!(text.contains("libtorch_cpu.so has 2 of 3 bytes"), "{text}");
+
+    fs::write(world.libtorch("torch/lib/libtorch_cpu.so"), "abd").unwrap();
+    assert_eq!(world.run("setup").0, 0);
+    assert_eq!(world.pip_calls(), 3);
+    let mut verify = world.xtask("setup --verify");
+    let (status, text) = ended(verify.env("PATH", path_with_system(&world)).output().unwrap());
+    assert_eq!((status, world.pip_calls()), (0, 4), "{text}");
+    assert!(text.contains("libtorch_cpu.so: FAILED"), "{text}");
+}
+
+fn path_with_system(world: &World) -> String {
+    format!("{}:/usr/bin:/bin", world.path("bin").display())
+}
+
+#[test]
+fn two_at_once_fetch_once() {
+    let world = World::new("two");
+    let children = [0, 1].map(|_| world.xtask("setup").spawn().unwrap());
+    for child in children {
+        let (status, text) = ended(child.wait_with_output().unwrap());
+        assert_eq!(status, 0, "{text}");
+    }
+    assert_eq!(world.pip_calls(), 1);
+}
+
+#[test]
+fn missing_packages_are_named_with_the_reason() {
+    let world = World::new("packages");
+    fs::remove_file(world.path("bin/cmake")).unwrap();
+    fs::remove_file(world.path("lib/libclang.so")).unwrap();
+    let (status, text) = world.run("test");
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("  cmake          configures libjpeg-turbo"), "{text}");
+    assert!(text.contains("  libclang-dev   reads OpenCV's headers"), "{text}");
+    assert!(text.contains("no apt-get"), "{text}");
+    assert!(!text.contains("  make ") && world.pip_calls() == 0, "{text}");
+    let output = world.xtask("doctor").output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("WRONG  cmake          missing"), "{report}");
+    assert!(report.contains("ok     make           4.6.0"), "{report}");
+
+    world.script("bin/sudo", "[ $1 = -n ] && shift\nexec /usr/bin/env \"$@\"");
+    world.script(
+        "bin/apt-get",
+        r#"PATH=/usr/bin:/bin
+echo "$DEBIAN_FRONTEND $*" >>"$WORLD/apt.log"
+case "$*" in *" install "*) cp "$WORLD/bin/make" "$WORLD/bin/cmake"; touch "$WORLD/lib/libclang.so";; esac"#,
+    );
+    let (status, text) = world.run("setup -y");
+    assert_eq!(status, 0, "{text}");
+    let calls = world.lines("apt.log");
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(calls[0].starts_with("noninteractive") && calls[0].ends_with("update"));
+    assert!(calls[1].ends_with("install -y --no-install-recommends cmake libclang-dev"));
+}
+
+#[test]
+fn an_exported_libtorch_wins_and_must_fit() {
+    let world = World::new("exported").with_programs();
+    let (status, text) = ended(world.own_libtorch("setup").output().unwrap());
+    assert_eq!((status, world.pip_calls()), (0, 0), "{text}");
+    assert!(!world.path("checkout/.libtorch").exists());
+    world.write("torch/build-version", "2.10.0");
+    let (status, text) = ended(world.own_libtorch("train").output().unwrap());
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("is version 2.10.0") && world.lines("log").is_empty(), "{text}");
+}
+
+#[test]
+fn train_ingests_then_starts_the_worker() {
+    let world = World::new("train").with_programs();
+    let (status, text) = ended(
+        world
+            .own_libtorch("train --set a.b=1 --video a.mp4 --fps 5 --fresh -- --more")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("a.mp4 does not exist"), "{text}");
+
+    world.write("checkout/a.mp4", "");
+    let line = "train --set a.b=1 --video a.mp4 --fps 5 --fresh -- --more";
+    let (status, text) = ended(world.own_libtorch(line).output().unwrap());
+    assert_eq!(status, 0, "{text}");
+    let recipe = "--recipe crates/dora-train/recipes/toy.toml";
+    let manifest = world.path("checkout/Cargo.toml");
+    let expected = [
+        format!(
+            "cargo build --manifest-path {} --package dora-train --package dora-ingest",
+            manifest.display()
+        ),
+        format!("dora-train check {recipe} --set a.b=1 --video a.mp4"),
+        "dora-ingest toy-walk --out data/toy-walk".to_owned(),
+        "dora-ingest ingest --stores data/stores --short-side 96 --quality 80 --fps 5 -- \
+         data/toy-walk/walk.mp4 a.mp4"
+            .to_owned(),
+        format!(
+            "dora-train train {recipe} --set a.b=1 --fresh --store store of data/toy-walk/walk.mp4 \
+             --store store of a.mp4 --run-dir data/runs/toy --more"
+        ),
+    ];
+    assert_eq!(world.lines("log"), expected);
+
+    fs::remove_file(world.path("log")).unwrap();
+    let (status, _) = ended(world.own_libtorch("train --dry-run").output().unwrap());
+    let calls = world.lines("log");
+    assert_eq!((status, calls.len()), (0, 2), "{calls:?}");
+    assert_eq!(calls[1], format!("dora-train train {recipe} --dry-run"));
+}
+
+#[test]
+fn the_end_of_a_child_is_passed_on() {
+    let world = World::new("ends").with_programs();
+    let status = |body: &str| {
+        world.worker(body);
+        ended(world.own_libtorch("train --dry-run").output().unwrap())
+    };
+    assert_eq!(status("exit 7"), (7, String::new()));
+    let (code, text) = status("kill -9 $$");
+    assert_eq!(code, 137);
+    assert!(text.contains("was ended by signal 9"), "{text}");
+}
+
+#[test]
+fn ctrl_c_waits_for_the_child() {
+    for (signal, group) in [("-INT", "-"), ("-TERM", "")] {
+        let world = World::new(&format!("signal{signal}")).with_programs();
+        world.worker(
+            r#"trap 'sleep 0.2; echo saved >>"$WORLD/log"; exit 5' INT TERM
+echo ready >>"$WORLD/log"
+while :; do sleep 0.05; done"#,
+        );
+        let mut command = world.own_libtorch("train --dry-run");
+        command.env("PATH", path_with_system(&world));
+        let child = command.process_group(0).spawn().unwrap();
+        let started = Instant::now();
+        while world.lines("log").last().is_none_or(|line| line != "ready") {
+            assert!(started.elapsed() < Duration::from_secs(20), "the worker never started");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let target = format!("{group}{}", child.id());
+        Command::new("kill").args([signal, "--", &target]).status().unwrap();
+        let (status, text) = ended(child.wait_with_output().unwrap());
+        assert_eq!((status, text.as_str()), (5, ""));
+        assert_eq!(world.lines("log").last().unwrap(), "saved");
+    }
+}
