@@ -1,5 +1,24 @@
 //! Video and images into frame stores, and the toy walk renderer.
 //!
+//! A video file, a folder of images or a list of them is decoded once, in order, with real time
+//! stamps, scaled down by area and kept as JPEG in a [`dora_store`] frame store. An interrupted
+//! ingest goes on where it stopped, with the same result.
+//!
 //! This crate is the only one that links OpenCV; it never links libtorch.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod command;
+mod error;
+mod ingest;
+mod input;
+mod pipeline;
+mod progress;
+pub mod quiet;
+mod report;
+pub mod source;
 pub mod toy_walk;
+
+pub use error::IngestError;
+pub use ingest::{Outcome, ingest};
+pub use input::Input;

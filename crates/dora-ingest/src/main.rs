@@ -1,7 +1,7 @@
 //! The `dora-ingest` binary: parses the command line and dispatches.
 
 use clap::{Parser, Subcommand};
-use dora_ingest::toy_walk;
+use dora_ingest::{command, quiet, toy_walk};
 use std::process::ExitCode;
 
 /// Decode video once into frame stores
@@ -14,19 +14,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Decode videos or images into frame stores; interrupted ones go on where they stopped
+    Ingest(command::Args),
     /// Render the toy walk: a street seen by a walker, with object and class masks
     ToyWalk(toy_walk::Args),
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::ToyWalk(args) => toy_walk::run(&args).map(|mp4| println!("{}", mp4.display())),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
+    let cli = Cli::parse();
+    if !matches!(&cli.command, Command::Ingest(args) if args.verbose) {
+        quiet::restart_silenced();
     }
+    let done = match &cli.command {
+        Command::Ingest(args) => command::run(args),
+        Command::ToyWalk(args) => toy_walk::run(args).map(|mp4| {
+            println!("{}", mp4.display());
+            ExitCode::SUCCESS
+        }),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
 }

@@ -92,8 +92,16 @@ impl Record for IndexHeader {
 }
 
 impl StoreHeader {
-    /// Each field that differs, as "name: ours in the store, theirs now"; empty when equal.
-    pub(crate) fn differences(&self, now: &Self) -> String {
+    /// Errors with every differing field when `now` is not what the store in `folder` was made of.
+    pub fn expect_equal(&self, now: &Self, folder: &Path) -> Result<(), StoreError> {
+        let differences = self.differences(now);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Differs { path: folder.to_owned(), differences })
+    }
+
+    fn differences(&self, now: &Self) -> String {
         let mut differences = Vec::new();
         let mut compare = |name: &str, stored: String, now: String| {
             if stored != now {

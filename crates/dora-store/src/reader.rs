@@ -53,10 +53,20 @@ impl FrameStore {
             // The writer may have finished before its lock was free.
             complete = read_complete(&layout)?;
         }
-        let header: StoreHeader = record::read_file(&layout.header())?;
+        Self::map(layout, complete, held)
+    }
 
+    /// Maps the files. The caller sees to it that nobody cuts them: with the lock in `held`, by an
+    /// end mark, or by being the writer.
+    pub(crate) fn map(
+        layout: Layout,
+        complete: Option<Complete>,
+        held: Option<File>,
+    ) -> Result<Self, StoreError> {
+        let folder = layout.folder.as_path();
+        let header: StoreHeader = record::read_file(&layout.header())?;
         let index = map(&layout.index())?.ok_or_else(|| StoreError::NotAStore {
-            path: folder.to_owned(),
+            path: layout.folder.clone(),
             what: "it has no file `index`".into(),
         })?;
         let index_header_bytes = match record::read_first::<IndexHeader>(&index) {

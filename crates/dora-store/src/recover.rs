@@ -107,7 +107,7 @@ pub(crate) fn refuse_foreign_content(layout: &Layout) -> Result<(), StoreError> 
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
     for name in names.map_err(doing)? {
         let name = name.to_string_lossy();
-        if name != "lock" && !name.ends_with(".tmp") {
+        if name != "lock" && name != "index" && !name.ends_with(".tmp") {
             return Err(StoreError::NotAStore {
                 path: layout.folder.clone(),
                 what: format!("it has a `{name}` but no `header`"),

@@ -3,6 +3,7 @@
 use crate::atomic;
 use crate::error::StoreError;
 use crate::format::{Complete, ENTRY_BYTES, Entry, Layout, Report, StoreHeader, lock};
+use crate::reader::FrameStore;
 use crate::record::{self, RecordError};
 use crate::recover::{good_prefix, index_header, refuse_foreign_content, remove_later_shards};
 use std::fs::{self, File, OpenOptions};
@@ -128,9 +129,9 @@ impl StoreWriter {
         Some(self.batch.entries.last().or(self.last_stored.as_ref())?.pts_us)
     }
 
-    /// Number in the source of the last frame.
-    pub fn last_source_frame(&self) -> Option<u64> {
-        Some(self.batch.entries.last().or(self.last_stored.as_ref())?.source_frame)
+    /// The frames on disk, for reading while the writer lives; later ones are not in it.
+    pub fn stored(&self) -> Result<FrameStore, StoreError> {
+        FrameStore::map(self.layout.clone(), None, None)
     }
 
     /// Brings all pushed frames to the disk.
@@ -173,6 +174,15 @@ impl StoreWriter {
         record::write_file(&path, &complete).map_err(|error| self.explain_record(&path, error))
     }
 
+    /// Removes a store that got no frame; one with frames is left as it is.
+    pub fn discard(self) -> Result<(), StoreError> {
+        if !self.is_empty() {
+            return Ok(());
+        }
+        let folder = &self.layout.folder;
+        fs::remove_dir_all(folder).map_err(StoreError::io("remove", folder))
+    }
+
     fn open(
         folder: &Path,
         header: &StoreHeader,
@@ -194,8 +204,9 @@ impl StoreWriter {
         if layout.complete().exists() {
             return Err(StoreError::Complete { path: folder.to_owned() });
         }
-        write_or_compare_header(&layout, header)?;
+        // The header comes last: a folder that has one has the other files too.
         let index_header_bytes = index_header(&layout)?;
+        write_or_compare_header(&layout, header)?;
         let good = good_prefix(&layout, index_header_bytes)?;
 
         let index_bytes = (index_header_bytes + good.frames * ENTRY_BYTES) as u64;
@@ -289,11 +300,7 @@ fn write_or_compare_header(layout: &Layout, header: &StoreHeader) -> Result<(), 
         });
     }
     let stored: StoreHeader = record::read_file(&path)?;
-    let differences = stored.differences(header);
-    if !differences.is_empty() {
-        return Err(StoreError::Differs { path: layout.folder.clone(), differences });
-    }
-    Ok(())
+    stored.expect_equal(header, &layout.folder)
 }
 
 /// A full disk gets its own sentence; everything else says which file could not be written.
@@ -314,7 +321,7 @@ pub(crate) fn explain(layout: &Layout, path: &Path, frames: usize, error: io::Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FrameStore, IngestOptions, Source};
+    use crate::{IngestOptions, Source};
 
     fn header() -> StoreHeader {
         StoreHeader {

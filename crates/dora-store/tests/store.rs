@@ -66,10 +66,11 @@ fn a_finished_store_comes_back() {
     let path = folder.path().join("deep/walk.store");
     let (mut writer, resumed) = StoreWriter::create_or_resume(&path, &header()).unwrap();
     assert_eq!(resumed, Resumed { frames: 0, cut_bytes: 0 });
-    assert_eq!((writer.last_pts_us(), writer.last_source_frame()), (None, None));
+    assert_eq!(writer.last_pts_us(), None);
     push(&mut writer, 150);
     assert_eq!(writer.last_pts_us(), Some(pts_us(149)));
-    assert_eq!(writer.last_source_frame(), Some(298));
+    // What is on disk can be read under the writer: two batches of 64.
+    check_frames(&writer.stored().unwrap(), 128);
     let report = Report { expected_s: Some(5.5), notes: vec!["0.5 s are missing".into()] };
     writer.finish(report.clone()).unwrap();
 
@@ -143,6 +144,45 @@ fn a_complete_store_and_foreign_folders_are_left_alone() {
     ] {
         let error = FrameStore::open(&path).unwrap_err().to_string();
         assert!(error.ends_with(what), "{error}");
+    }
+}
+
+#[test]
+fn only_empty_stores_are_discarded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("walk.store");
+    for (frames, exists) in [(0, false), (1, true)] {
+        let (mut writer, _) = StoreWriter::create_or_resume(&path, &header()).unwrap();
+        push(&mut writer, frames);
+        writer.flush().unwrap();
+        writer.discard().unwrap();
+        assert_eq!(path.exists(), exists);
+    }
+}
+
+/// The steps of making a store, interrupted after each: the next writer goes on.
+#[test]
+fn a_half_made_store_is_made() {
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path(), 0, false);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".index.1-0.tmp"), "half").unwrap();
+    for name in ["lock", "index", "header", "shard-00000.jpgs"] {
+        fs::copy(whole.path().join(name), folder.path().join(name)).unwrap();
+        let (mut writer, _) = StoreWriter::create_or_resume(folder.path(), &header()).unwrap();
+        push(&mut writer, 2);
+        writer.flush().unwrap();
+        drop(writer);
+        check_frames(&FrameStore::open(folder.path()).unwrap(), 2);
+        for made in ["header", "shard-00000.jpgs", "index"] {
+            fs::copy(whole.path().join(made), folder.path().join(made)).unwrap();
+        }
+        if name != "shard-00000.jpgs" {
+            fs::remove_file(folder.path().join("shard-00000.jpgs")).unwrap();
+        }
+        if name != "header" {
+            fs::remove_file(folder.path().join("header")).unwrap();
+        }
     }
 }
 

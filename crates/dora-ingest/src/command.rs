@@ -1,0 +1,181 @@
+//! `dora-ingest ingest`: the command line, several inputs one after the other.
+
+use crate::ingest::{Outcome, ingest};
+use crate::input::Input;
+use anyhow::Context;
+use dora_store::IngestOptions;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What `dora-ingest ingest` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Video files, folders of images, or `.txt` lists of images
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Folder for the frame stores
+    #[arg(long, value_name = "DIR", default_value = "data/stores")]
+    pub stores: PathBuf,
+    /// Scale down until the shorter side has this many pixels; never up
+    #[arg(long, value_name = "PX", default_value_t = 576, value_parser = clap::value_parser!(u32).range(16..=8192))]
+    pub short_side: u32,
+    /// JPEG quality
+    #[arg(long, value_name = "Q", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub quality: u8,
+    /// Leave out what comes before, in seconds or as h:mm:ss
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub start: Option<f64>,
+    /// Leave out what comes at or after, in seconds or as h:mm:ss
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub end: Option<f64>,
+    /// Images only: how many of them are a second
+    #[arg(long, value_name = "F", value_parser = parse_fps)]
+    pub fps: Option<f64>,
+    /// Let OpenCV and FFmpeg say what they think of the file
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Ingests every input; prints each store's folder on stdout, everything else on stderr.
+///
+/// An input that fails is reported and the others go on. The exit status is 0, 2 when an input
+/// failed, 130 when the user interrupted.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let (Some(start_s), Some(end_s)) = (args.start, args.end) {
+        anyhow::ensure!(
+            start_s < end_s,
+            "`--start` is at {start_s} s, not before `--end` at {end_s} s"
+        );
+    }
+    // What is wrong with any of them should be known before hours of decoding.
+    let inputs: Result<Vec<Input>, _> =
+        args.inputs.iter().map(|path| Input::identify(path)).collect();
+    let inputs = inputs?;
+    let stop = stop_on_signals().context("cannot listen for Ctrl-C")?;
+    std::fs::create_dir_all(&args.stores)
+        .with_context(|| format!("cannot make the folder `{}`", args.stores.display()))?;
+
+    let mut failed = false;
+    for input in &inputs {
+        let options = IngestOptions {
+            short_side_px: args.short_side,
+            jpeg_quality: args.quality,
+            start_s: args.start,
+            end_s: args.end,
+            images_fps: args.fps,
+        };
+        let name = input.path.display();
+        let folder = match ingest(input, &options, &args.stores, &stop) {
+            Ok(Outcome::NothingToDo { folder, frames }) => {
+                eprintln!("{name}: nothing to do, its {frames} frames are stored");
+                folder
+            }
+            Ok(Outcome::Complete { folder, frames, notes }) => {
+                for note in notes {
+                    eprintln!("warning: {name}: {note}");
+                }
+                eprintln!("{name}: {frames} frames stored");
+                folder
+            }
+            Ok(Outcome::Interrupted { frames, .. }) => {
+                eprintln!(
+                    "{name}: interrupted, {frames} frames are stored; run the same command again \
+                     to go on"
+                );
+                return Ok(ExitCode::from(130));
+            }
+            Err(error) => {
+                failed = true;
+                eprintln!("error: {:#}", anyhow::Error::from(error));
+                continue;
+            }
+        };
+        writeln!(std::io::stdout(), "{}", folder.display()).context("cannot write to stdout")?;
+    }
+    Ok(if failed { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// A flag that Ctrl-C or SIGTERM sets; a second signal ends the process at once.
+fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag down, sets it, and only the next one acts.
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// "90", "90.5", "1:30", "0:01:30.5" as seconds.
+fn parse_time(text: &str) -> Result<f64, String> {
+    let wrong = || format!("`{text}` is no time; write seconds or h:mm:ss");
+    let parts: Vec<&str> = text.split(':').collect();
+    if parts.len() > 3 {
+        return Err(wrong());
+    }
+    let mut time_s = 0.0;
+    for (place, part) in parts.iter().enumerate() {
+        let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let value: f64 = part.parse().ok().filter(|_| plain).ok_or_else(wrong)?;
+        let last = place + 1 == parts.len();
+        if (place > 0 && value >= 60.0) || (!last && value.fract() != 0.0) {
+            return Err(wrong());
+        }
+        time_s = time_s * 60.0 + value;
+    }
+    // Far beyond any video, and still exact in microseconds.
+    if time_s < 1e9 { Ok(time_s) } else { Err(wrong()) }
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
+    let fps = text.parse::<f64>().ok().filter(|fps| (1e-3..=1e3).contains(fps));
+    fps.ok_or_else(|| format!("`{text}` is no frame rate from 0.001 to 1000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_clock_times() {
+        for (text, expected_s) in [
+            ("0", 0.0),
+            ("90", 90.0),
+            ("90.25", 90.25),
+            ("1:30", 90.0),
+            ("0:01:30.5", 90.5),
+            ("2:00:00", 7200.0),
+        ] {
+            assert_eq!(parse_time(text), Ok(expected_s), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "-1",
+            "1:60",
+            "1:2:3:4",
+            "1.5:00",
+            "inf",
+            "nan",
+            "1e3",
+            ":5",
+            "5:",
+            "9999999999",
+        ] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn frame_rates_are_positive_and_finite() {
+        assert_eq!(parse_fps("29.97"), Ok(29.97));
+        for text in ["0", "-1", "nan", "inf", "1e9", "fast"] {
+            assert!(parse_fps(text).is_err(), "{text}");
+        }
+    }
+}
