@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Looking at an encoder: pictures of what it tracks.
+#![allow(non_snake_case)]
+
+pub mod pictures;

@@ -13,7 +13,7 @@ use tch::{Device, Kind, TchError, Tensor};
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The file cannot be read or written as safetensors.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}")]
     File {
         /// What was tried: `read` or `write`.
         action: &'static str,
@@ -159,6 +159,12 @@ impl StateDict {
     /// Number of values in all tensors.
     pub fn numel(&self) -> usize {
         self.0.values().map(Tensor::numel).sum()
+    }
+}
+
+impl FromIterator<(String, Tensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self(tensors.into_iter().collect())
     }
 }
 

@@ -72,8 +72,6 @@ pub struct StepOutput {
     pub grad_norms: Tensor,
     /// The tracked objects of each view.
     pub tracks_V: Vec<Tracks>,
-    /// Tensors that tell where a number went wrong, by name in the order in which they were made.
-    pub trace: Vec<(&'static str, Tensor)>,
 }
 
 /// Why a step could not be finished; the weights are those before it.
@@ -86,8 +84,6 @@ pub enum StepError {
         what: &'static str,
         /// Name of the first tensor with such a number.
         tensor: String,
-        /// The tensors of the step for a capture file.
-        trace: Vec<(&'static str, Tensor)>,
     },
     /// libtorch refused an operation.
     #[error(transparent)]
@@ -102,6 +98,7 @@ pub struct Engine {
     teacher: Network,
     center_1D: Tensor,
     optimizer: AdamW,
+    capture: Option<StateDict>,
 }
 
 impl Engine {
@@ -117,7 +114,7 @@ impl Engine {
         let teacher = Network::new(config, values, device, kind, false)?;
         let center_1D = Tensor::zeros([1, config.head.out_dim], (kind, device));
         let optimizer = AdamW::new(student.state());
-        Ok(Self { method, student, teacher, center_1D, optimizer })
+        Ok(Self { method, student, teacher, center_1D, optimizer, capture: None })
     }
 
     /// One step on the views of a batch of clips, `global_VBTCHW` and `local_LBTCHW`.
@@ -140,17 +137,22 @@ impl Engine {
             cross_entropy_loss(&probs_VBTD, &global_VBTKD, &local_BTLD, student_temp, reduction);
         loss.total.backward();
 
-        let trace = vec![
-            ("global views", global_VBTCHW.shallow_clone()),
-            ("local crops", local_LBTCHW.shallow_clone()),
-            ("center", self.center_1D.shallow_clone()),
-            ("teacher logits", teacher_logits_VBTD.shallow_clone()),
-            ("teacher answers", probs_VBTD),
-            ("student logits of the global part", global_VBTKD.detach()),
-            ("student logits of local crops", local_BTLD.detach()),
-        ];
         let grad_norms = self.clip_gradients()?;
-        self.check_finite(&loss, &grad_norms, &trace)?;
+        // In the order in which they are made, so that the first bad one is where it began.
+        let trace = [
+            ("global_views", global_VBTCHW),
+            ("local_crops", local_LBTCHW),
+            ("center", &self.center_1D),
+            ("teacher_logits", &teacher_logits_VBTD),
+            ("teacher_answers", &probs_VBTD),
+            ("student_logits_global", &global_VBTKD),
+            ("student_logits_local", &local_BTLD),
+        ];
+        if let Some(error) = self.non_finite(&loss, &grad_norms, &trace) {
+            let named = |(name, tensor): &(&str, &Tensor)| ((*name).to_owned(), tensor.detach());
+            self.capture = Some(trace.iter().map(named).collect());
+            return Err(error);
+        }
 
         let norm_last_layer = self.method.norm_last_layer;
         let is_frozen = |name: &str| {
@@ -167,7 +169,7 @@ impl Engine {
         let batch_center = teacher_logits_VBTD.flatten(0, 2).mean_dim([0].as_slice(), true, None);
         self.center_1D = next_center(&self.center_1D, &batch_center, center_momentum);
         let loss = Loss { total: loss.total.detach(), ..loss };
-        Ok(StepOutput { loss, grad_norms, tracks_V, trace })
+        Ok(StepOutput { loss, grad_norms, tracks_V })
     }
 
     /// The teacher's logits for whole frames, and the objects that its attention finds.
@@ -263,32 +265,29 @@ impl Engine {
         clip_grad_norm_each(&grads.iter().collect::<Vec<_>>(), self.method.clip_grad, 1e-6)
     }
 
-    fn check_finite(
+    /// What is wrong with the numbers of a step, and the first tensor where.
+    fn non_finite(
         &self,
         loss: &Loss,
         grad_norms: &Tensor,
-        trace: &[(&'static str, Tensor)],
-    ) -> Result<(), StepError> {
+        trace: &[(&str, &Tensor)],
+    ) -> Option<StepError> {
         let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
-        let failed = |what, tensor: &str| {
-            let trace = trace.iter().map(|(name, t)| (*name, t.shallow_clone())).collect();
-            Err(StepError::NonFinite { what, tensor: tensor.to_owned(), trace })
+        let params = || self.student.state().iter();
+        let (what, tensor) = if !is_finite(&loss.total) {
+            let first = params()
+                .chain(trace.iter().copied())
+                .find(|(_, tensor)| !is_finite(tensor))
+                .map_or("loss", |(name, _)| name);
+            ("loss", first)
+        } else if !is_finite(grad_norms) {
+            let is_bad = |index: usize| !grad_norms.double_value(&[index as i64]).is_finite();
+            let first = params().enumerate().find(|(index, _)| is_bad(*index));
+            ("gradient", first.map_or("gradients", |(_, (name, _))| name))
+        } else {
+            return None;
         };
-        if !is_finite(&loss.total) {
-            let in_trace = trace.iter().find(|(_, t)| !is_finite(t)).map(|(name, _)| *name);
-            let in_params = || {
-                let mut params = self.student.state().iter();
-                params.find(|(_, t)| !is_finite(t)).map(|(name, _)| name)
-            };
-            return failed("loss", in_params().or(in_trace).unwrap_or("loss"));
-        }
-        if !is_finite(grad_norms) {
-            let norms: Vec<f64> = Vec::try_from(grad_norms.to_kind(Kind::Double)).unwrap_or_default();
-            let names = self.student.state().iter().map(|(name, _)| name);
-            let first = names.zip(norms).find(|(_, norm)| !norm.is_finite());
-            return failed("gradient", first.map_or("gradients", |(name, _)| name));
-        }
-        Ok(())
+        Some(StepError::NonFinite { what, tensor: tensor.to_owned() })
     }
 
     fn kind(&self) -> Kind {
@@ -315,6 +314,11 @@ impl Engine {
         let mut state = self.optimizer.state();
         state.insert("center", self.center_1D.shallow_clone());
         state
+    }
+
+    /// What the step that failed with [`StepError::NonFinite`] worked on.
+    pub fn take_capture(&mut self) -> Option<StateDict> {
+        self.capture.take()
     }
 
     /// Takes over everything that a checkpoint holds.

@@ -1,5 +1,15 @@
 //! Training: recipe, engine, optimiser, checkpoints and meters.
 #![allow(non_snake_case)]
 
+pub mod alarm;
+pub mod checkpoint;
 pub mod engine;
+pub mod interrupt;
+pub mod metrics;
 pub mod optim;
+pub mod plan;
+pub mod progress;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod span;

@@ -1,0 +1,156 @@
+//! The figures of a step: computed together, read from the device at once, written as JSON lines.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use dora_store::atomic;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::engine::{Scheduled, StepOutput};
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Steps taken, this one included.
+    pub step: u64,
+    /// Epochs begun or done, as a fraction.
+    pub epoch: f64,
+    /// What was minimised.
+    pub loss: f64,
+    /// Mean cross-entropy of objects (of the other view for `dino`).
+    pub loss_global: f64,
+    /// Mean cross-entropy of local crops.
+    pub loss_local: f64,
+    /// Mean entropy of the teacher's answers; at most ln(out_dim).
+    pub teacher_entropy: f64,
+    /// Mean divergence from teacher to student over the global part.
+    pub kl: f64,
+    /// L2 norm of the centre.
+    pub center_norm: f64,
+    /// L2 norm of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Share of a frame that each object covers, in the order of the drawn heads.
+    pub mask_area: Vec<f64>,
+    /// Share of masks without a patch.
+    pub empty_masks: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Momentum of the teacher.
+    pub momentum: f64,
+    /// Images through an encoder for each second of the step (teacher and student).
+    pub images_per_s: f64,
+    /// Seconds that the step took, data included.
+    pub step_s: f64,
+    /// Seconds that the step waited for data.
+    pub data_s: f64,
+}
+
+/// How long a step took.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The whole step.
+    pub step_s: f64,
+    /// Waiting for data.
+    pub data_s: f64,
+    /// Images through an encoder.
+    pub images: i64,
+}
+
+impl StepMetrics {
+    /// The figures of a step; waits for the device once.
+    pub fn new(
+        output: &StepOutput,
+        center: &Tensor,
+        scheduled: &Scheduled,
+        (step, epoch): (u64, f64),
+        timing: Timing,
+    ) -> Self {
+        let loss = &output.loss;
+        let grad_norm = (&output.grad_norms * &output.grad_norms).sum(None).sqrt();
+        let mut scalars: Vec<Tensor> =
+            [&loss.total, &loss.global, &loss.local, &loss.teacher_entropy, &loss.kl, &grad_norm]
+                .map(|scalar| scalar.to_kind(Kind::Double))
+                .into();
+        scalars.push(center.norm().to_kind(Kind::Double));
+        if !output.tracks_V.is_empty() {
+            let masks: Vec<&Tensor> = output.tracks_V.iter().map(|t| &t.masks_BTKN).collect();
+            let masks_VBTKN = Tensor::stack(&masks, 0).to_kind(Kind::Double);
+            let area_VBTK = masks_VBTKN.mean_dim([-1].as_slice(), false, None::<Kind>);
+            scalars.push(area_VBTK.eq(0.0).to_kind(Kind::Double).mean(None));
+            let area_K = area_VBTK.mean_dim([0, 1, 2].as_slice(), false, None::<Kind>);
+            scalars.extend((0..area_K.size()[0]).map(|object| area_K.get(object)));
+        }
+        let values = Vec::<f64>::try_from(Tensor::stack(&scalars, 0)).unwrap_or_default();
+        let value = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            step,
+            epoch,
+            loss: value(0),
+            loss_global: value(1),
+            loss_local: value(2),
+            teacher_entropy: value(3),
+            kl: value(4),
+            grad_norm: value(5),
+            center_norm: value(6),
+            empty_masks: values.get(7).copied().unwrap_or(0.0),
+            mask_area: values.get(8..).unwrap_or_default().to_vec(),
+            lr: scheduled.lr,
+            weight_decay: scheduled.weight_decay,
+            momentum: scheduled.momentum,
+            images_per_s: timing.images as f64 / timing.step_s,
+            step_s: timing.step_s,
+            data_s: timing.data_s,
+        }
+    }
+}
+
+/// `metrics.jsonl` of a run.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsFile {
+    /// Opens the file of a run that goes on after `step` steps: lines of later steps, which a killed
+    /// run left behind, are taken out, and so is a torn last line.
+    pub fn resume(run_dir: &Path, step: u64) -> io::Result<Self> {
+        let path = run_dir.join("metrics.jsonl");
+        if path.exists() {
+            let mut kept = String::new();
+            for line in BufReader::new(File::open(&path)?).split(b'\n') {
+                let line = line?;
+                let metrics: Result<StepMetrics, _> = serde_json::from_slice(&line);
+                if let (Ok(metrics), Ok(line)) = (metrics, String::from_utf8(line))
+                    && metrics.step <= step
+                {
+                    kept.push_str(&line);
+                    kept.push('\n');
+                }
+            }
+            if fs::metadata(&path)?.len() != kept.len() as u64 {
+                atomic::write_file(&path, kept.as_bytes())?;
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Appends a line.
+    pub fn write(&mut self, metrics: &StepMetrics) -> io::Result<()> {
+        let mut line = serde_json::to_string(metrics)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,169 @@
+//! From a recipe to what the engine takes: no choice is left open.
+
+use dora_core::{loss::Reduction, tracker::TrackerSpec};
+use dora_data::rng::{Draw, stream};
+use dora_model::{DropPath, HeadConfig, NetworkConfig, VitConfig};
+use tch::{Cuda, Device};
+use torch_ext::AutocastDtype;
+
+use crate::{
+    engine::{Draws, Method, TrackerMethod},
+    recipe::{DeviceName, LossName, MethodName, Precision, Recipe},
+};
+
+const NORM_EPS: f64 = 1e-6;
+const MLP_RATIO: i64 = 4;
+
+/// Why a recipe cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// `train.device = "cuda"` where libtorch sees none.
+    #[error(
+        "`train.device` is \"cuda\", but libtorch finds no CUDA device here: run `cargo xtask doctor`, or set `train.device=auto`"
+    )]
+    NoCuda,
+}
+
+/// Where and in which precision to train.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Placement {
+    /// The device.
+    pub device: Device,
+    /// Dtype of the encoders under autocast; `None` is float32.
+    pub autocast: Option<AutocastDtype>,
+}
+
+impl Placement {
+    /// The device and precision that a recipe means on this machine.
+    pub fn new(recipe: &Recipe) -> Result<Self, PlanError> {
+        let has_cuda = || torch_ext::load_cuda() && Cuda::is_available();
+        let device = match recipe.train.device {
+            DeviceName::Cpu => Device::Cpu,
+            DeviceName::Auto => {
+                if has_cuda() {
+                    Device::Cuda(0)
+                } else {
+                    Device::Cpu
+                }
+            }
+            DeviceName::Cuda if has_cuda() => Device::Cuda(0),
+            DeviceName::Cuda => return Err(PlanError::NoCuda),
+        };
+        let use_bfloat16 = match recipe.train.precision {
+            Precision::Auto => device.is_cuda() || cpu_multiplies_bfloat16(),
+            Precision::Float32 => false,
+            Precision::Bfloat16 => true,
+        };
+        Ok(Self { device, autocast: use_bfloat16.then_some(AutocastDtype::BFloat16) })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_bfloat16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_multiplies_bfloat16() -> bool {
+    false
+}
+
+/// Sizes of student and teacher.
+pub fn network_config(recipe: &Recipe) -> NetworkConfig {
+    let model = &recipe.model;
+    let vit = VitConfig {
+        patch_px: model.patch_px,
+        width: model.arch.width(),
+        depth: 12,
+        heads: model.arch.heads(),
+        mlp_ratio: MLP_RATIO,
+        image_px: model.image_px,
+        norm_eps: NORM_EPS,
+    };
+    let head = HeadConfig {
+        in_dim: vit.width,
+        hidden_dim: model.hidden_dim,
+        bottleneck_dim: model.bottleneck_dim,
+        out_dim: model.out_dim,
+    };
+    NetworkConfig { vit, head }
+}
+
+/// What the student learns from.
+pub fn method(recipe: &Recipe, placement: &Placement) -> Method {
+    let (method, tracker) = (&recipe.method, &recipe.tracker);
+    let tracker = TrackerMethod {
+        spec: TrackerSpec {
+            eps: tracker.eps,
+            iterations: tracker.iterations,
+            sinkhorn: tracker.sinkhorn,
+            threshold: tracker.threshold,
+        },
+        layer: tracker.layer,
+    };
+    let (tracker, reduction) = match (method.name, method.loss) {
+        (MethodName::Dino, _) => (None, Reduction::Pairs),
+        (MethodName::Dora, LossName::Mean) => (Some(tracker), Reduction::Mean),
+        (MethodName::Dora, LossName::Released) => (Some(tracker), Reduction::Released),
+    };
+    Method {
+        tracker,
+        reduction,
+        student_temp: method.student_temp,
+        center_momentum: method.center_momentum,
+        clip_grad: recipe.train.clip_grad,
+        norm_last_layer: recipe.model.norm_last_layer,
+        autocast: placement.autocast,
+    }
+}
+
+/// Images that pass through an encoder in a step, by who sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepImages {
+    /// Whole frames of the global views, for the teacher.
+    pub teacher: i64,
+    /// Global part of the student's batch: frames masked by each object, or whole views.
+    pub student_global: i64,
+    /// Local crops.
+    pub student_local: i64,
+}
+
+impl StepImages {
+    /// The images of a step of one process.
+    pub fn new(recipe: &Recipe) -> Self {
+        let frames = (recipe.train.clips * recipe.clip.frames_per_clip) as i64;
+        let teacher = frames * i64::from(recipe.views.views);
+        let objects = match recipe.method.name {
+            MethodName::Dora => recipe.method.objects,
+            MethodName::Dino => 1,
+        };
+        Self {
+            teacher,
+            student_global: teacher * objects,
+            student_local: frames * i64::from(recipe.views.local_crops),
+        }
+    }
+
+    /// All of them.
+    pub fn total(self) -> i64 {
+        self.teacher + self.student_global + self.student_local
+    }
+}
+
+/// The draws of a step: a function of seed, rank and step alone.
+pub fn draws(recipe: &Recipe, rank: u64, step: u64, device: Device) -> Draws {
+    let seed = recipe.train.seed;
+    let mut head_ids: Vec<i64> = (0..recipe.model.arch.heads()).collect();
+    stream(seed, "heads", &[rank, step]).shuffle(&mut head_ids);
+    head_ids.truncate(recipe.method.objects as usize);
+
+    let rate = recipe.model.drop_path;
+    let drop_path = (rate > 0.0).then(|| {
+        let mut rng = stream(seed, "drop path", &[rank, step]);
+        let images = StepImages::new(recipe);
+        let depth = network_config(recipe).vit.depth;
+        let mut draw = |images| DropPath::draw(rate, depth, images, &mut rng, device);
+        (draw(images.student_global), draw(images.student_local))
+    });
+    Draws { head_ids, drop_path }
+}

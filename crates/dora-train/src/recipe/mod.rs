@@ -1,0 +1,322 @@
+//! A training run as a TOML file: what a user may write, checked as a whole before anything starts.
+//!
+//! Every key has a default, the paper's; a file states what differs. All problems of a file are
+//! reported at once.
+
+mod problems;
+mod read;
+
+use dora_core::tracker::Threshold;
+use dora_data::{augment::ViewSpec, crop::CropSpec, sampler::ClipSpec};
+use dora_model::TrackerLayer;
+use serde::{Deserialize, Serialize};
+
+pub use read::RecipeError;
+
+use crate::span::Span;
+
+/// Everything that defines a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// What the student learns from.
+    pub method: MethodSection,
+    /// How objects are found and followed.
+    pub tracker: TrackerSection,
+    /// Encoder and head.
+    pub model: ModelSection,
+    /// Videos and how they are stored.
+    pub data: DataSection,
+    /// The shape of a clip in time.
+    pub clip: ClipSpec,
+    /// The crop of a whole clip that the loader decodes to.
+    pub crop: CropSpec,
+    /// Global views and local crops.
+    pub views: ViewSpec,
+    /// Optimisation.
+    pub train: TrainSection,
+    /// What a run leaves behind.
+    pub output: OutputSection,
+}
+
+/// `[method]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MethodSection {
+    /// `dora`, or the baseline `dino` on the same clips (two views, no tracker).
+    pub name: MethodName,
+    /// How DoRA's cross-entropies are put together; `dino` has its own rule.
+    pub loss: LossName,
+    /// Objects tracked in a clip: heads drawn for each batch.
+    pub objects: i64,
+    /// Divides the student's logits.
+    pub student_temp: f64,
+    /// Divides the teacher's centred logits.
+    pub teacher_temp: f64,
+    /// The teacher's temperature at the first step where there is a warm-up.
+    pub warmup_teacher_temp: f64,
+    /// How long the teacher's temperature goes from the one to the other, linearly.
+    pub warmup_teacher_temp_for: Span,
+    /// Weight of the old centre in the new one.
+    pub center_momentum: f64,
+}
+
+/// `method.name`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodName {
+    /// Discover and track.
+    Dora,
+    /// Self-distillation of whole views (Caron et al. 2021).
+    Dino,
+}
+
+/// `method.loss`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossName {
+    /// The paper's equation.
+    Mean,
+    /// What the released code computes.
+    Released,
+}
+
+/// `[tracker]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrackerSection {
+    /// Which block's attention, queries and keys.
+    pub layer: TrackerLayer,
+    /// Whether prototypes are refined by Sinkhorn-Knopp.
+    pub sinkhorn: bool,
+    /// Its regularisation.
+    pub eps: f64,
+    /// Its rounds.
+    pub iterations: usize,
+    /// The mean that a patch must exceed.
+    pub threshold: Threshold,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// Size of the encoder.
+    pub arch: Arch,
+    /// Side of a patch.
+    pub patch_px: i64,
+    /// Side of the image that the position embedding is learned for.
+    pub image_px: i64,
+    /// Largest rate of stochastic depth in the student.
+    pub drop_path: f64,
+    /// Prototypes of the head.
+    pub out_dim: i64,
+    /// Width of the head's hidden layers.
+    pub hidden_dim: i64,
+    /// Width of the head before its prototypes.
+    pub bottleneck_dim: i64,
+    /// Whether the scales of the last layer stay 1.
+    pub norm_last_layer: bool,
+}
+
+/// `model.arch`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arch {
+    /// Width 192, 3 heads.
+    VitTiny,
+    /// Width 384, 6 heads.
+    VitSmall,
+    /// Width 768, 12 heads.
+    VitBase,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// Video files, folders of images, or `toy-walk`, the built-in rendered walk.
+    pub videos: Vec<String>,
+    /// Short side of the stored frames; smaller videos keep their size.
+    pub short_side_px: u32,
+    /// JPEG quality of the stored frames.
+    pub jpeg_quality: u8,
+    /// Threads that decode; 0 is one for each core.
+    pub threads: usize,
+    /// Batches decoded ahead.
+    pub prefetch_batches: usize,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSection {
+    /// Length of the run.
+    pub length: Span,
+    /// Clips in a step of one process.
+    pub clips: usize,
+    /// Learning rate for 256 clips a step over all processes; scaled linearly with their number.
+    pub lr: f64,
+    /// Learning rate that the cosine ends at; not scaled.
+    pub lr_end: f64,
+    /// Linear warm-up of the learning rate from 0.
+    pub lr_warmup: Span,
+    /// Weight decay at the start.
+    pub weight_decay: f64,
+    /// Weight decay at the end, by a cosine.
+    pub weight_decay_end: f64,
+    /// Momentum of the teacher at the start.
+    pub momentum: f64,
+    /// Momentum of the teacher at the end, by a cosine.
+    pub momentum_end: f64,
+    /// Norm to which every tensor's gradient is clipped on its own.
+    pub clip_grad: f64,
+    /// How long the head's last layer keeps its values.
+    pub freeze_last_layer: Span,
+    /// What everything random is drawn from.
+    pub seed: u64,
+    /// Precision of the encoders.
+    pub precision: Precision,
+    /// Where to train: `auto`, `cpu` or `cuda`.
+    pub device: DeviceName,
+}
+
+/// `train.precision`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bfloat16 where the device multiplies it natively, else float32.
+    Auto,
+    /// Everything in float32.
+    Float32,
+    /// Encoders under autocast in bfloat16; head, loss and tracker in float32.
+    Bfloat16,
+}
+
+/// `train.device`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceName {
+    /// The GPU when there is one.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU.
+    Cuda,
+}
+
+/// `[output]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputSection {
+    /// The run's folder.
+    pub run_dir: String,
+    /// How often a checkpoint is saved; the last two are kept.
+    pub checkpoint_every: Span,
+    /// How often a checkpoint is kept for good.
+    pub keep_every: Span,
+    /// How often the tracks of a clip are drawn.
+    pub tracks_every: Span,
+}
+
+impl Default for MethodSection {
+    fn default() -> Self {
+        Self {
+            name: MethodName::Dora,
+            loss: LossName::Mean,
+            objects: 3,
+            student_temp: 0.1,
+            teacher_temp: 0.04,
+            warmup_teacher_temp: 0.04,
+            warmup_teacher_temp_for: Span::Steps(0),
+            center_momentum: 0.9,
+        }
+    }
+}
+
+impl Default for TrackerSection {
+    fn default() -> Self {
+        Self {
+            layer: TrackerLayer::Last,
+            sinkhorn: true,
+            eps: 0.05,
+            iterations: 30,
+            threshold: Threshold::Sample,
+        }
+    }
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            arch: Arch::VitSmall,
+            patch_px: 16,
+            image_px: 224,
+            drop_path: 0.1,
+            out_dim: 65536,
+            hidden_dim: 2048,
+            bottleneck_dim: 256,
+            norm_last_layer: false,
+        }
+    }
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            videos: Vec::new(),
+            short_side_px: 576,
+            jpeg_quality: 90,
+            threads: 0,
+            prefetch_batches: 2,
+        }
+    }
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            length: Span::Epochs(100.0),
+            clips: 16,
+            lr: 5e-4,
+            lr_end: 1e-5,
+            lr_warmup: Span::Epochs(10.0),
+            weight_decay: 0.04,
+            weight_decay_end: 0.4,
+            momentum: 0.996,
+            momentum_end: 1.0,
+            clip_grad: 3.0,
+            freeze_last_layer: Span::Epochs(1.0),
+            seed: 0,
+            precision: Precision::Auto,
+            device: DeviceName::Auto,
+        }
+    }
+}
+
+impl Default for OutputSection {
+    fn default() -> Self {
+        Self {
+            run_dir: String::new(),
+            checkpoint_every: Span::Steps(1000),
+            keep_every: Span::Epochs(20.0),
+            tracks_every: Span::Steps(1000),
+        }
+    }
+}
+
+impl Arch {
+    /// Width of a token.
+    pub fn width(self) -> i64 {
+        64 * self.heads()
+    }
+
+    /// Attention heads.
+    pub fn heads(self) -> i64 {
+        match self {
+            Self::VitTiny => 3,
+            Self::VitSmall => 6,
+            Self::VitBase => 12,
+        }
+    }
+}

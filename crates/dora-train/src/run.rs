@@ -1,0 +1,293 @@
+//! A run from its first step, or from its last checkpoint, to its end.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context, anyhow, bail};
+use dora_data::{
+    augment::{ViewKeys, plain_global_views, views},
+    loader::{ClipBatch, Loader, LoaderSpec},
+    rng::stream,
+    sampler::{Sampler, Share},
+};
+use dora_eval::pictures::track_strip;
+use dora_model::{Network, StateDict};
+use dora_store::{FrameStore, atomic};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    alarm::CollapseAlarm,
+    checkpoint::{Checkpoints, State, StoreIdentity},
+    engine::{Engine, StepError, StepOutput},
+    interrupt::Interrupt,
+    metrics::{MetricsFile, StepMetrics, Timing},
+    plan::{Placement, StepImages, draws, method, network_config},
+    progress::Progress,
+    recipe::Recipe,
+    schedule::Schedule,
+};
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Steps taken in all.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// The newest checkpoint.
+    pub checkpoint: PathBuf,
+    /// The signal that ended the run early.
+    pub signal: Option<i32>,
+}
+
+/// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one.
+pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Result<Ended> {
+    let placement = Placement::new(recipe)?;
+    let device = placement.device;
+    let stores = open_stores(stores)?;
+    let identities: Vec<_> = stores.iter().map(|store| StoreIdentity::new(store)).collect();
+    let share = Share::default();
+    let sampler = Sampler::new(stores, recipe.clip, share, recipe.train.seed)?;
+    let loader_spec = loader_spec(recipe);
+    let steps_per_epoch = loader_spec.batches_per_epoch(&sampler)?;
+    let clips_per_step = recipe.train.clips as u64 * share.world_size;
+    let schedule = Schedule::new(recipe, steps_per_epoch, clips_per_step);
+    let clip_grid = recipe.model.patch_px;
+
+    let (_lock, recipe_toml) = prepare_run_dir(recipe, run_dir)?;
+    let checkpoints = Checkpoints::open(run_dir)?;
+    let mut engine = new_engine(recipe, &placement)?;
+    let mut step = resume(recipe, &identities, &checkpoints, &mut engine)?;
+    let mut metrics_file = MetricsFile::resume(run_dir, step).context("cannot write metrics")?;
+    let tracks_dir = run_dir.join("tracks");
+    fs::create_dir_all(&tracks_dir)
+        .with_context(|| format!("cannot make {}", tracks_dir.display()))?;
+
+    let every = |span: crate::span::Span| span.steps(steps_per_epoch).max(1);
+    let (checkpoint_every, keep_every, tracks_every) = (
+        every(recipe.output.checkpoint_every),
+        every(recipe.output.keep_every),
+        every(recipe.output.tracks_every),
+    );
+    let images = StepImages::new(recipe).total();
+    let first_watched = schedule.lr.warmup_steps.max(schedule.total_steps / 20);
+    let mut alarm = CollapseAlarm::new(recipe.model.out_dim, first_watched, schedule.total_steps);
+    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    let save = |engine: &Engine, step: u64| {
+        let state = State::new(step, recipe_toml.clone(), identities.clone());
+        checkpoints.save(engine, state, keep_every).with_context(|| {
+            let hint =
+                "free some space or choose another --run-dir, and start the same command again";
+            format!("cannot save a checkpoint; what was saved before is whole: {hint}")
+        })
+    };
+
+    let mut loader = Loader::new(sampler, loader_spec, step)?;
+    let mut progress = Progress::new(step, schedule.total_steps);
+    let mut signal = None;
+    while step < schedule.total_steps && signal.is_none() {
+        let started = Instant::now();
+        let batch = loader.next()?;
+        let sample_ids = batch.sample_ids();
+        let keys =
+            ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
+        let views = views(&batch.frames_BTCHW, &recipe.views, keys, device);
+        let scheduled = schedule.at(step);
+        let drawn = draws(recipe, share.rank, step, device);
+        let outcome = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled);
+        let output = match outcome {
+            Ok(output) => output,
+            Err(error) => {
+                progress.end();
+                return Err(stop(&error, engine.take_capture(), step + 1, run_dir));
+            }
+        };
+        step += 1;
+
+        let epoch = step as f64 / steps_per_epoch as f64;
+        let timing =
+            Timing { step_s: started.elapsed().as_secs_f64(), data_s: batch.waited_s, images };
+        let metrics = StepMetrics::new(&output, engine.center(), &scheduled, (step, epoch), timing);
+        metrics_file
+            .write(&metrics)
+            .with_context(|| format!("cannot write {}", metrics_file.path().display()))?;
+        progress.step(&metrics);
+        if let Some(collapse) = alarm.look(&metrics) {
+            progress.say(&format!("warning: step {step}: {}", collapse.message()));
+        }
+        let is_last = step == schedule.total_steps;
+        if !output.tracks_V.is_empty()
+            && (step.is_multiple_of(tracks_every) || is_last || step == 1)
+        {
+            let strip = draw_tracks(&batch, recipe, keys, device, &output, clip_grid);
+            let path = tracks_dir.join(format!("step-{step}.png"));
+            strip.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        signal = interrupt.caught();
+        if step.is_multiple_of(checkpoint_every) && !is_last && signal.is_none() {
+            save(&engine, step)?;
+        }
+    }
+    progress.end();
+    let checkpoint = save(&engine, step)?;
+    Ok(Ended { step, total_steps: schedule.total_steps, checkpoint, signal })
+}
+
+/// The engine of a recipe with its first weights, a function of the seed.
+pub fn new_engine(recipe: &Recipe, placement: &Placement) -> anyhow::Result<Engine> {
+    let config = network_config(recipe);
+    let weights = Network::init(&config, &mut stream(recipe.train.seed, "weights", &[]));
+    let method = method(recipe, placement);
+    Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float)?)
+}
+
+fn loader_spec(recipe: &Recipe) -> LoaderSpec {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    LoaderSpec {
+        clips_per_batch: recipe.train.clips,
+        crop: recipe.crop,
+        threads: if recipe.data.threads == 0 { cores } else { recipe.data.threads },
+        prefetch_batches: recipe.data.prefetch_batches,
+    }
+}
+
+fn open_stores(folders: &[PathBuf]) -> anyhow::Result<Vec<Arc<FrameStore>>> {
+    let mut stores = Vec::with_capacity(folders.len());
+    for folder in folders {
+        let store = FrameStore::open(folder)?;
+        if !store.is_complete() {
+            let folder = folder.display();
+            bail!(
+                "the frame store {folder} is not finished: run `cargo xtask ingest` for its video again"
+            );
+        }
+        stores.push(Arc::new(store));
+    }
+    Ok(stores)
+}
+
+/// Makes the run's folder, locks it for this process and writes the resolved recipe.
+fn prepare_run_dir(recipe: &Recipe, run_dir: &Path) -> anyhow::Result<(File, String)> {
+    let shown = run_dir.display();
+    fs::create_dir_all(run_dir).with_context(|| format!("cannot make the run folder {shown}"))?;
+    let lock = File::create(run_dir.join(".lock")).with_context(|| {
+        format!("cannot write to the run folder {shown}; choose another with --run-dir")
+    })?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "another training writes to {shown}: wait for it, or choose another folder with --run-dir"
+            )
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {shown}"));
+        }
+    }
+    let toml = recipe.to_toml().context("cannot write the recipe as TOML")?;
+    let path = run_dir.join("recipe.toml");
+    if !path.exists() {
+        atomic::write_file(&path, toml.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok((lock, toml))
+}
+
+/// Loads the newest whole checkpoint; returns the steps that it has taken.
+fn resume(
+    recipe: &Recipe,
+    stores: &[StoreIdentity],
+    checkpoints: &Checkpoints,
+    engine: &mut Engine,
+) -> anyhow::Result<u64> {
+    let found = checkpoints.newest().context(
+        "every checkpoint of this run is damaged: `--fresh` puts the run aside and starts anew",
+    )?;
+    let Some(found) = found else { return Ok(0) };
+    let saved = Recipe::parse(&found.state.recipe, &[]).map_err(|problems| {
+        anyhow!("the recipe in {} is none: {}", found.folder.display(), problems.join("; "))
+    })?;
+    let mut differences = recipe.differing_keys(&saved);
+    if stores != found.state.stores {
+        let names = |stores: &[StoreIdentity]| {
+            stores.iter().map(|s| format!("{} ({} frames)", s.source, s.frames)).collect::<Vec<_>>()
+        };
+        let (now, then) = (names(stores).join(", "), names(&found.state.stores).join(", "));
+        differences.push(format!("the videos are {now} and were {then}"));
+    }
+    if !differences.is_empty() {
+        bail!(
+            "the run in {} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
+            found.folder.display(),
+            differences.join("\n  ")
+        );
+    }
+    found.load_into(engine)?;
+    for damaged in found.damaged {
+        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(damaged));
+    }
+    eprintln!("going on from {}", found.folder.display());
+    Ok(found.state.step)
+}
+
+fn draw_tracks(
+    batch: &ClipBatch,
+    recipe: &Recipe,
+    keys: ViewKeys<'_>,
+    device: Device,
+    output: &StepOutput,
+    patch_px: i64,
+) -> image::RgbImage {
+    let first = batch.frames_BTCHW.narrow(0, 0, 1);
+    let keys = ViewKeys { sample_ids: &keys.sample_ids[..1], ..keys };
+    let plain_VBTCHW = plain_global_views(&first, &recipe.views, keys, device);
+    let frames_TCHW = plain_VBTCHW.get(0).get(0).to_device(Device::Cpu);
+    let masks_TKN = output.tracks_V[0].masks_BTKN.get(0).to_device(Device::Cpu);
+    track_strip(&frames_TCHW, &masks_TKN, patch_px)
+}
+
+/// The error of a step that failed, after its capture is written.
+fn stop(error: &StepError, capture: Option<StateDict>, step: u64, run_dir: &Path) -> anyhow::Error {
+    let path = run_dir.join(format!("capture-step-{step}.safetensors"));
+    let captured = match capture.map(|capture| capture.write(&path)) {
+        None => String::new(),
+        Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
+        Some(Err(reason)) => format!("; what it worked on was not written: {reason}"),
+    };
+    anyhow!(
+        "step {step} stopped the run: {error}{captured}; the checkpoints before it are whole: \
+         start anew with a lower `train.lr` and another --run-dir"
+    )
+}
+
+/// One step on synthetic frames: what it takes and whether it works.
+pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
+    let placement = Placement::new(recipe)?;
+    let mut engine = new_engine(recipe, &placement)?;
+    let clips = recipe.train.clips as i64;
+    let (frames, side) = (recipe.clip.frames_per_clip as i64, i64::from(recipe.crop.px));
+    let ramp = Tensor::arange(side * side, (Kind::Int64, Device::Cpu)).remainder(251);
+    let frames_BTCHW = ramp
+        .reshape([1, 1, 1, side, side])
+        .expand([clips, frames, 3, side, side], false)
+        .to_kind(Kind::Uint8)
+        .contiguous();
+    let sample_ids: Vec<u64> = (0..clips as u64).collect();
+    let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
+    let started = Instant::now();
+    let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
+    let schedule = Schedule::new(recipe, 1000, recipe.train.clips as u64);
+    let drawn = draws(recipe, 0, 0, placement.device);
+    let scheduled = schedule.at(schedule.lr.warmup_steps);
+    let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
+    let loss = output.loss.total.double_value(&[]);
+    println!(
+        "one step on synthetic frames: loss {loss:.4}, {:.2} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What a step's learning rate, weight decay, momentum and temperature are.
+
+use dora_core::schedule::{Cosine, linear};
+
+use crate::{engine::Scheduled, recipe::Recipe};
+
+/// The schedules of a run once the length of an epoch is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Steps of the run.
+    pub total_steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Learning rate, scaled for the clips of a step.
+    pub lr: Cosine,
+    weight_decay: Cosine,
+    momentum: Cosine,
+    teacher_temp: TempWarmup,
+    frozen_steps: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TempWarmup {
+    start: f64,
+    end: f64,
+    steps: u64,
+}
+
+impl Schedule {
+    /// The schedules for steps of `clips_per_step` clips over all processes.
+    pub fn new(recipe: &Recipe, steps_per_epoch: u64, clips_per_step: u64) -> Self {
+        let (train, method) = (&recipe.train, &recipe.method);
+        let total_steps = train.length.steps(steps_per_epoch);
+        // The learning rate is meant for 256 clips (Goyal et al. 2017, linear scaling).
+        let base = train.lr * clips_per_step as f64 / 256.0;
+        let lr = Cosine {
+            base,
+            end: train.lr_end,
+            start: 0.0,
+            warmup_steps: train.lr_warmup.steps(steps_per_epoch),
+            total_steps,
+        };
+        Self {
+            total_steps,
+            steps_per_epoch,
+            lr,
+            weight_decay: Cosine::new(train.weight_decay, train.weight_decay_end, total_steps),
+            momentum: Cosine::new(train.momentum, train.momentum_end, total_steps),
+            teacher_temp: TempWarmup {
+                start: method.warmup_teacher_temp,
+                end: method.teacher_temp,
+                steps: method.warmup_teacher_temp_for.steps(steps_per_epoch),
+            },
+            frozen_steps: train.freeze_last_layer.steps(steps_per_epoch),
+        }
+    }
+
+    /// The values of `step`, counted from 0.
+    pub fn at(&self, step: u64) -> Scheduled {
+        let TempWarmup { start, end, steps } = self.teacher_temp;
+        Scheduled {
+            lr: self.lr.at(step),
+            weight_decay: self.weight_decay.at(step),
+            momentum: self.momentum.at(step),
+            teacher_temp: linear(start, end, steps, step),
+            freeze_last_layer: step < self.frozen_steps,
+        }
+    }
+}
