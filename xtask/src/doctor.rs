@@ -7,7 +7,7 @@ use crate::{
     checkout::Checkout,
     process::{self, Stop},
     setup::{
-        cache::{self, State},
+        cache::{self, State, Variant},
         libtorch::{self, Source},
         machine::{self, Machine},
         packages,
@@ -70,10 +70,9 @@ fn report(findings: &[Finding], wrong: usize) -> String {
     }
     text += &match wrong {
         0 => "everything is here\n".to_owned(),
-        1 => "1 part needs the fix above; `cargo xtask setup` brings what can be fetched\n"
-            .to_owned(),
+        1 => "1 part needs the fix above\n".to_owned(),
         n => format!(
-            "{n} parts need the fixes above; `cargo xtask setup` brings what can be fetched\n"
+            "{n} parts need the fixes above; `cargo xtask setup` brings packages and libtorch at once\n"
         ),
     };
     text
@@ -127,32 +126,39 @@ fn libtorch(checkout: &Checkout, machine: &Machine) -> Vec<Finding> {
         }
     };
     let state = source.state();
-    let (folder, origin) = match &source {
-        Source::Exported(path) => (path.clone(), "exported as LIBTORCH"),
-        Source::Cached(cache) => (cache.libtorch(), cache.variant().name()),
+    let (folder, what) = match &source {
+        Source::Exported(path) => {
+            let version = or_missing(libtorch::version_of(path));
+            (path.clone(), format!("{version}, exported as LIBTORCH"))
+        }
+        Source::Cached(cache) => {
+            let kind = match cache.variant() {
+                Variant::Cpu => "for the CPU",
+                Variant::Cuda => "for CPU and CUDA",
+            };
+            (cache.libtorch(), format!("{} {kind}", libtorch::VERSION))
+        }
     };
-    let wanted = libtorch::VERSION;
+    let folder_shown = folder.display();
+    let wrong = || Verdict::Wrong("`cargo xtask setup`".to_owned());
     let (found, verdict) = match &state {
-        State::Complete => (
-            format!(
-                "{} ({wanted} is needed), {origin}, {}",
-                or_missing(libtorch::version_of(&folder)),
-                folder.display()
-            ),
-            Verdict::Fits,
-        ),
-        State::Missing => (
-            format!("missing: {wanted}, {origin}, will lie at {}", folder.display()),
-            Verdict::Wrong("`cargo xtask setup`".to_owned()),
-        ),
-        State::Broken(what) => (
-            format!("broken: {what} in {}", folder.display()),
-            Verdict::Wrong("`cargo xtask setup`".to_owned()),
-        ),
+        State::Complete => (format!("{what}, {folder_shown}"), Verdict::Fits),
+        State::Missing => (format!("missing: {what}, to lie at {folder_shown}"), wrong()),
+        State::Broken(what) => (format!("broken: {what} in {folder_shown}"), wrong()),
     };
     let mut findings = vec![Finding { part: "libtorch", found, verdict }];
     if let Source::Cached(_) = &source {
         findings.push(link(checkout, &folder));
+    }
+    if let Source::Cached(cache) = &source
+        && state.wants_download()
+        && let Err(error) = cache.check_space()
+    {
+        findings.push(Finding {
+            part: "disk",
+            found: "too full for libtorch".to_owned(),
+            verdict: Verdict::Wrong(error.to_string()),
+        });
     }
     findings.push(python(machine, state.wants_download()));
     findings
@@ -170,7 +176,7 @@ fn link(checkout: &Checkout, target: &Path) -> Finding {
             Verdict::Wrong("`cargo xtask setup`".to_owned()),
         ),
     };
-    Finding { part: ".libtorch link", found, verdict }
+    Finding { part: "libtorch link", found, verdict }
 }
 
 fn python(machine: &Machine, needed: bool) -> Finding {
@@ -331,7 +337,7 @@ mod tests {
         let expected = "ok     cmake          x\n\
                         WRONG  cmake          x\n\
                         \u{20}                     fix: `do`\n\
-                        1 part needs the fix above; `cargo xtask setup` brings what can be fetched\n";
+                        1 part needs the fix above\n";
         assert_eq!(report(&findings, 1), expected);
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fmt,
-    io::{Read, Write},
+    io::{IsTerminal, Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{
@@ -121,17 +121,25 @@ pub(crate) fn run_for_output(command: &mut Command) -> anyhow::Result<String> {
     Ok(output)
 }
 
-/// Runs `command` with its standard error kept back: gives its status and that text.
-pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<(ExitStatus, String)> {
-    let mut child = start(command.stdout(Stdio::null()).stderr(Stdio::piped()))?;
+/// Runs `command`, whose output is its progress: shown on a terminal, elsewhere kept back and only what
+/// it complained of is shown if it fails. Its status is for the caller to judge.
+///
+/// # Errors
+/// It cannot be started; Ctrl-C came.
+pub(crate) fn run_for_people(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    let shown = std::io::stderr().is_terminal();
+    if !shown {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+    }
+    let mut child = start(command)?;
     let reader = child.stderr.take().map(drain);
     let status = wait(child)?;
-    Ok((status, reader.map(join).unwrap_or_default()))
-}
-
-/// Runs `command` like [`run`] and leaves the judgement of its status to the caller.
-pub(crate) fn run_for_status(command: &mut Command) -> anyhow::Result<ExitStatus> {
-    wait(start(command)?)
+    let complaints = reader.map(join).unwrap_or_default();
+    stop_if_interrupted()?;
+    if !status.success() && !complaints.is_empty() {
+        say!("{}", complaints.trim_end());
+    }
+    Ok(status)
 }
 
 /// The first line that a short command prints on standard output, if it succeeds.
@@ -142,21 +150,24 @@ pub(crate) fn first_line(program: impl AsRef<OsStr>, args: &[&str]) -> Option<St
     (output.status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
-/// Whether Ctrl-C or SIGTERM came while a child ran.
-pub(crate) fn interrupted() -> bool {
-    SIGNALS.interrupted.load(SeqCst) || SIGNALS.terminated.load(SeqCst)
+/// Fails, as a shell would report it, if Ctrl-C or SIGTERM came while a child ran.
+fn stop_if_interrupted() -> anyhow::Result<()> {
+    for (signal, seen) in [(SIGINT, &SIGNALS.interrupted), (SIGTERM, &SIGNALS.terminated)] {
+        if seen.load(SeqCst) {
+            return Err(Stop::Status(128 + signal as u8).into());
+        }
+    }
+    Ok(())
 }
 
 /// How a shell would report this end: the status, or 128 + n after signal n.
-pub(crate) fn shell_status(status: ExitStatus) -> u8 {
+fn shell_status(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(1)
 }
 
 fn start(command: &mut Command) -> anyhow::Result<Child> {
-    if interrupted() {
-        return Err(Stop::Status(130).into());
-    }
+    stop_if_interrupted()?;
     SIGNALS.no_child.store(false, SeqCst);
     command.spawn().map_err(|error| {
         SIGNALS.no_child.store(true, SeqCst);
@@ -189,7 +200,7 @@ fn check(program: &OsStr, status: ExitStatus) -> anyhow::Result<()> {
         return Ok(());
     }
     if let Some(signal) = status.signal()
-        && !interrupted()
+        && stop_if_interrupted().is_ok()
     {
         let hint = if signal == 9 { " (did the machine run out of memory?)" } else { "" };
         say!("error: `{}` was ended by signal {signal}{hint}", program.to_string_lossy());

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::Command};
 
 use crate::{
-    args::{Args, CommandSpec, OptionSpec, Value, option},
+    args::{Args, CommandSpec, OptionSpec, Value, flag, option},
     checkout::Checkout,
     process::{self, fixable},
 };
@@ -37,8 +37,12 @@ pub(crate) const TOY_WALK: CommandSpec = CommandSpec {
 
 const INGEST_OPTIONS: &[OptionSpec] = &[
     option("fps", Value::Number("F"), "frames per second of a folder or list of images"),
-    option("start", Value::Number("S"), "leave out what is before this second"),
-    option("end", Value::Number("S"), "leave out what is after this second"),
+    option("start", Value::Text("TIME"), "leave out what comes before, in seconds or as h:mm:ss"),
+    option(
+        "end",
+        Value::Text("TIME"),
+        "leave out what comes at or after, in seconds or as h:mm:ss",
+    ),
     option(
         "short-side",
         Value::Count("PX"),
@@ -46,6 +50,7 @@ const INGEST_OPTIONS: &[OptionSpec] = &[
     ),
     option("quality", Value::Count("Q"), "JPEG quality from 1 to 100 (default: 90)"),
     option("stores", Value::Text("DIR"), "the folder of the stores (default: data/stores)"),
+    flag("verbose", "let OpenCV and FFmpeg say what they think of the file"),
 ];
 
 const TOY_WALK_OPTIONS: &[OptionSpec] = &[

@@ -30,7 +30,7 @@ const SETUP: CommandSpec = CommandSpec {
     options: &[
         flag(
             "cuda",
-            "fetch the complete libtorch even where no NVIDIA GPU is seen (2.2 GB\n\
+            "fetch the complete libtorch even where no NVIDIA GPU is seen (2.5 GB\n\
              instead of 0.55 GB); from then on this checkout uses that one",
         ),
         OptionSpec {

@@ -97,7 +97,7 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
             train.arg("--store").arg(store);
         }
         if !args.has("run-dir") {
-            train.arg("--run-dir").arg(checkout.path(&plan.run_dir));
+            train.arg("--run-dir").arg(&plan.run_dir);
         }
     }
     process::run(train.args(&args.rest))
@@ -108,7 +108,16 @@ fn ask_for_plan(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Resu
     check.arg("check").arg("--recipe").arg(recipe);
     check.args(args.forward(&["set", "video"]));
     let output = process::run_for_output(&mut check)?;
-    parse_plan(&output).with_context(|| format!("`dora-train check` answered `{}`", output.trim()))
+    let mut plan = parse_plan(&output)
+        .with_context(|| format!("`dora-train check` answered `{}`", output.trim()))?;
+    // What the user says is relative to where the user stands; what a recipe says, to the checkout.
+    plan.run_dir = checkout.path(&plan.run_dir);
+    if !args.has("video") {
+        for video in plan.videos.iter_mut().filter(|video| *video != TOY_WALK) {
+            *video = checkout.path(&video).to_string_lossy().into_owned();
+        }
+    }
+    Ok(plan)
 }
 
 /// Sees to it that every video of the plan has a frame store; gives the stores, in order.

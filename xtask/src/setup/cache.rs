@@ -6,8 +6,7 @@
 //! complete once, and sizes tell whether it still is.
 
 use std::{
-    env, fs,
-    io::{self, IsTerminal},
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -87,7 +86,7 @@ impl Variant {
     fn download(self) -> &'static str {
         match self {
             Self::Cpu => "0.55 GB",
-            Self::Cuda => "2.2 GB",
+            Self::Cuda => "2.5 GB",
         }
     }
 }
@@ -246,7 +245,9 @@ impl Cache {
             .env("TMPDIR", scratch)
             // Settings that contradict --target.
             .env("PIP_USER", "0")
-            .env("PIP_REQUIRE_VIRTUALENV", "0");
+            .env("PIP_REQUIRE_VIRTUALENV", "0")
+            // Its warning is about installing for the whole machine, which this is not.
+            .env("PIP_ROOT_USER_ACTION", "ignore");
         Ok(pip)
     }
 
@@ -296,7 +297,11 @@ impl Cache {
         Ok(())
     }
 
-    fn check_space(&self) -> anyhow::Result<()> {
+    /// Whether a download finds room.
+    ///
+    /// # Errors
+    /// Says how much is missing and where.
+    pub(crate) fn check_space(&self) -> anyhow::Result<()> {
         let needed = self.variant.needed_bytes();
         let free = machine::free_bytes(&self.dir)
             .with_context(|| format!("cannot tell the free space of {}", self.dir.display()))?;
@@ -336,21 +341,10 @@ fn check_parts(site: &Path) -> Result<(), String> {
     }
 }
 
-/// On a terminal pip shows its progress; elsewhere it is heard only when it fails.
 fn run_pip(pip: &mut Command) -> anyhow::Result<()> {
-    let (status, message) = if io::stderr().is_terminal() {
-        (process::run_for_status(pip)?, String::new())
-    } else {
-        process::run_quietly(pip.arg("--quiet"))?
-    };
+    let status = process::run_for_people(pip)?;
     if status.success() {
         return Ok(());
-    }
-    if process::interrupted() {
-        return Err(process::Stop::Status(process::shell_status(status)).into());
-    }
-    if !message.is_empty() {
-        say!("{}", message.trim_end());
     }
     Err(anyhow::anyhow!(
         "pip could not fetch libtorch; check the network and pip's settings (`python3 -m pip config \

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use super::machine::Machine;
@@ -213,13 +214,15 @@ fn install(apt_get: &Path, situation: Situation, packages: &[&str]) -> anyhow::R
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["-q", "-o", "Dpkg::Use-Pty=0"])
             .args(words);
-        process::run_for_status(&mut command)
+        process::run_for_people(&mut command)
     };
+    let started = Instant::now();
     if !apt(&["update"])?.success() {
         say!("setup: `apt-get update` failed; trying with the lists that are here");
     }
     let status = apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())?;
     if status.success() {
+        say!("setup: installed in {:.0} s", started.elapsed().as_secs_f64());
         return Ok(());
     }
     Err(anyhow::anyhow!("`apt-get install` failed; its message stands above"))
