@@ -2,4 +2,5 @@
 //! is linked once.
 #![allow(non_snake_case, clippy::unwrap_used)]
 
+mod data;
 mod reference;

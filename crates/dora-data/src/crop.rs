@@ -82,7 +82,12 @@ pub fn random_resized_crop(
     let clamped = (width / height).clamp(ratio[0], ratio[1]);
     let w = (height * clamped).round_ties_even().min(width).max(1.0) as u32;
     let h = (width / clamped).round_ties_even().min(height).max(1.0) as u32;
-    CropBox { left_px: width_px.saturating_sub(w) / 2, top_px: height_px.saturating_sub(h) / 2, width_px: w, height_px: h }
+    CropBox {
+        left_px: width_px.saturating_sub(w) / 2,
+        top_px: height_px.saturating_sub(h) / 2,
+        width_px: w,
+        height_px: h,
+    }
 }
 
 /// Says what is wrong with a range of a recipe: it must rise, lie above 0 and end at most at

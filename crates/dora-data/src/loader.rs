@@ -164,10 +164,9 @@ impl Loader {
 
     /// Waits for the thread, and passes on its panic if that was its end.
     fn join(&mut self) {
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-            if !std::thread::panicking() {
-                std::panic::resume_unwind(panic);
-            }
+        let ended = self.thread.take().map(JoinHandle::join);
+        if let (Some(Err(panic)), false) = (ended, std::thread::panicking()) {
+            std::panic::resume_unwind(panic);
         }
     }
 }

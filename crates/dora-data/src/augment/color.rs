@@ -104,7 +104,7 @@ fn turn_hue(images_NHCW: &Tensor, turns: &[f32]) -> Tensor {
     // sixth away from its own hue (red 0, green 2, blue 4) and stays there up to the opposite.
     let behind = Tensor::from_slice(&[3f32, 5.0, 1.0]).to_device(device).view([3, 1]);
     let distance = (hue - behind).abs_().g_sub_scalar_(3.0).abs_().clamp_(1.0, 2.0);
-    (&value + &chroma).addcmul_(&distance, &-chroma)
+    (&value + &chroma).addcmul(&distance, &-chroma)
 }
 
 /// The grey of each pixel, `[N, H, 1, W]`.
