@@ -1,5 +1,6 @@
 //! One input into its store: found complete, gone on with, or made.
 
+use crate::clock::Clock;
 use crate::error::IngestError;
 use crate::input::Input;
 use crate::pipeline::{self, Decoded, Encoder, End, Format, Range};
@@ -80,6 +81,7 @@ pub fn ingest(
     drop(picture);
     let us = |time_s: f64| (time_s * 1e6).round() as i64;
     let range = Range {
+        interval_us: promise.interval_us,
         start_us: options.start_s.map_or(i64::MIN, us),
         end_us: options.end_s.map_or(i64::MAX, us),
         after,
@@ -92,14 +94,28 @@ pub fn ingest(
         end_s,
         writer.last_pts_us(),
     );
-    let store = |stamp: Stamp, jpeg: &[u8]| {
-        writer.push(stamp.pts_us, stamp.source_frame, jpeg)?;
-        gaps.see(stamp.pts_us);
-        progress.frame(stamp.pts_us);
-        Ok(())
+    // Reading from the start again gives every frame its stamp again.
+    let known_us = writer.last_pts_us().filter(|_| after.is_none());
+    let mut clock = Clock::new(promise.interval_us, known_us);
+    let mut push = |pts_us: i64, (frame, jpeg): (u64, Option<Vec<u8>>)| {
+        let Some(jpeg) = jpeg else { return Ok(()) };
+        writer.push(pts_us, frame, &jpeg)?;
+        gaps.see(pts_us);
+        progress.frame(pts_us);
+        Ok::<(), IngestError>(())
     };
-    let decoded =
+    let store = |stamp: Stamp, jpeg| {
+        let ready = clock.push(stamp.pts_us, (stamp.source_frame, jpeg));
+        ready.into_iter().try_for_each(|(pts_us, frame)| push(pts_us, frame))
+    };
+    let mut decoded =
         pipeline::run(source.as_mut(), current, range, format, picture_bytes, stop, store);
+    if let Ok(Decoded { end: end @ (End::Source | End::Range), .. }) = decoded {
+        let end_s = promise.duration_s.filter(|_| end == End::Source);
+        let rest = clock.finish(end_s.map(us));
+        let stored = rest.into_iter().try_for_each(|(pts_us, frame)| push(pts_us, frame));
+        decoded = stored.and(decoded);
+    }
     progress.finish();
     // Also after an error: the frames before it are good.
     let flushed = writer.flush();
@@ -122,7 +138,7 @@ pub fn ingest(
         writer.discard()?;
         return Err(no_frames(input, options, &decoded));
     }
-    let notes = notes(&promise, &decoded, &gaps, source.notes());
+    let notes = notes(&promise, &decoded, &gaps, clock.mended(), source.notes());
     let report = Report { expected_s: promise.duration_s, notes: notes.clone() };
     writer.finish(report)?;
     Ok(Outcome::Complete { folder, frames, notes })
@@ -185,13 +201,13 @@ fn first_picture(
 
 /// Makes the source go on after the anchor, by a seek where that gives the very same frame.
 ///
-/// Otherwise reading starts again, and all frames up to the stamp given back must be skipped.
+/// Otherwise reading starts again, and all frames up to the number given back must be skipped.
 fn go_to(
     source: &mut dyn FrameSource,
     anchor: &Anchor,
     format: Format,
     picture: &mut Mat,
-) -> Result<Option<Stamp>, IngestError> {
+) -> Result<Option<u64>, IngestError> {
     let found = source.seek(anchor.stamp)?
         && source.retrieve(picture)?
         && Encoder::new(format)?.encode(picture)? == anchor.jpeg;
@@ -199,13 +215,13 @@ fn go_to(
         return Ok(None);
     }
     source.rewind()?;
-    Ok(Some(anchor.stamp))
+    Ok(Some(anchor.stamp.source_frame))
 }
 
 fn no_frames(input: &Input, options: &IngestOptions, decoded: &Decoded) -> IngestError {
     let from = clock_time(options.start_s.unwrap_or(0.0));
     let to = options.end_s.map_or("its end".into(), clock_time);
-    let last = clock_time(decoded.last.map_or(0.0, |stamp| stamp.pts_us as f64 * 1e-6));
+    let last = clock_time(decoded.last_us as f64 * 1e-6);
     let what = match decoded.end {
         End::Source => format!("has no frames from {from} to {to}: its last frame is at {last}"),
         _ => format!("has no frames from {from} to {to}; give a longer range"),

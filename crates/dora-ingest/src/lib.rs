@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clock;
 pub mod command;
 mod error;
 mod ingest;

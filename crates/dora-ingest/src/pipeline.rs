@@ -4,6 +4,7 @@
 //! A fixed number of pictures goes round, so memory is bounded whichever stage is slow: a picture
 //! comes back to the decoder only when its frame has been stored.
 
+use crate::clock::RoughClock;
 use crate::error::IngestError;
 use crate::source::{FrameSource, Stamp};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -18,16 +19,20 @@ use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 const PICTURES_BYTES: usize = 256 << 20;
 /// Decoding is the limit long before more than this many workers have something to do.
 const MOST_WORKERS: usize = 8;
+/// Of small pictures, enough to decode on while a batch goes to disk.
+const MOST_PICTURES: usize = 64;
 
 /// Which frames are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
+    /// The usual time between frames, for those without a good time stamp.
+    pub(crate) interval_us: i64,
     /// Frames before it are skipped, ...
     pub(crate) start_us: i64,
     /// ... frames at or after it end the reading, ...
     pub(crate) end_us: i64,
-    /// ... and so are all up to this one, which is stored already.
-    pub(crate) after: Option<Stamp>,
+    /// ... and frames of the source up to this one are stored already.
+    pub(crate) after: Option<u64>,
 }
 
 /// Size and quality of the stored frames.
@@ -47,7 +52,7 @@ pub(crate) enum End {
     Range,
     /// The user interrupted.
     Stopped,
-    /// The source gives another frame where the last stored one should be.
+    /// The source ended before the last frame that is stored.
     Changed,
 }
 
@@ -55,8 +60,10 @@ pub(crate) enum End {
 #[derive(Debug, Clone)]
 pub(crate) struct Decoded {
     pub(crate) end: End,
-    /// The last frame that was decoded, wanted or not.
-    pub(crate) last: Option<Stamp>,
+    /// The last frame's number in the source, wanted or not, ...
+    pub(crate) last_frame: Option<u64>,
+    /// ... and about when it is.
+    pub(crate) last_us: i64,
     /// Frames that were there but could not be converted.
     pub(crate) lost: u64,
     /// Frames that had another size than the first.
@@ -126,21 +133,23 @@ impl Encoder {
     }
 }
 
-/// A picture on its way; `order` counts from 0.
-struct Picture {
+/// A frame on its way, `order` counts from 0; without a picture when it is not wanted.
+struct Frame {
     order: u64,
     stamp: Stamp,
-    bgr: Mat,
+    bgr: Option<Mat>,
 }
 
+/// A frame that can be stored; without a JPEG when it is not wanted.
 struct Encoded {
-    picture: Picture,
-    jpeg: Vec<u8>,
+    frame: Frame,
+    jpeg: Option<Vec<u8>>,
 }
 
 /// Runs the stages until the source, the range or the user ends it, or one of them fails.
 ///
-/// `current` is a frame that was grabbed before; `store` gets every wanted frame in order.
+/// `current` is a frame that was grabbed before. `store` gets every frame in order, with its JPEG
+/// when it is wanted: those that are skipped tell about time.
 pub(crate) fn run(
     source: &mut dyn FrameSource,
     current: Option<Stamp>,
@@ -148,25 +157,28 @@ pub(crate) fn run(
     format: Format,
     picture_bytes: usize,
     stop: &AtomicBool,
-    mut store: impl FnMut(Stamp, &[u8]) -> Result<(), IngestError>,
+    mut store: impl FnMut(Stamp, Option<Vec<u8>>) -> Result<(), IngestError>,
 ) -> Result<Decoded, IngestError> {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
-    let pictures = (PICTURES_BYTES / picture_bytes.max(1)).clamp(workers + 2, 64);
+    let pictures = (PICTURES_BYTES / picture_bytes.max(1)).clamp(workers + 2, MOST_PICTURES);
     let (free_out, free_in) = bounded(pictures);
-    let (picture_out, picture_in) = bounded(pictures);
+    let (frames_out, frames_in) = bounded(pictures);
     let (encoded_out, encoded_in) = bounded(pictures);
     for _ in 0..pictures {
         // There is room for all of them.
         let _ = free_out.send(Mat::default());
     }
     thread::scope(|scope| {
-        let decoder =
-            scope.spawn(move || decode(source, current, range, stop, &free_in, &picture_out));
+        let skipped_out = encoded_out.clone();
+        let decoder = scope.spawn(move || {
+            let out = Out { free: free_in, frames: frames_out, skipped: skipped_out };
+            decode(source, current, range, stop, &out)
+        });
         for _ in 0..workers {
-            let (picture_in, encoded_out) = (picture_in.clone(), encoded_out.clone());
-            scope.spawn(move || encode(format, &picture_in, &encoded_out));
+            let (frames_in, encoded_out) = (frames_in.clone(), encoded_out.clone());
+            scope.spawn(move || encode(format, &frames_in, &encoded_out));
         }
-        drop((picture_in, encoded_out));
+        drop((frames_in, encoded_out));
         let stored = store_in_order(encoded_in, free_out, &mut store);
         // Its channels are closed by now, so the decoder ends even if storing failed.
         let decoded = match decoder.join() {
@@ -177,19 +189,25 @@ pub(crate) fn run(
     })
 }
 
+/// The decoder's side of the channels.
+struct Out {
+    free: Receiver<Mat>,
+    frames: Sender<Frame>,
+    skipped: Sender<Result<Encoded, IngestError>>,
+}
+
 fn decode(
     source: &mut dyn FrameSource,
     mut current: Option<Stamp>,
     range: Range,
     stop: &AtomicBool,
-    free: &Receiver<Mat>,
-    pictures: &Sender<Picture>,
+    out: &Out,
 ) -> Result<Decoded, IngestError> {
-    let mut seen = Decoded { end: End::Source, last: None, lost: 0, resized: 0 };
+    let mut seen = Decoded { end: End::Source, last_frame: None, last_us: 0, lost: 0, resized: 0 };
+    let mut clock = RoughClock::new(range.interval_us);
     let mut size_px = None;
     let mut spare = None;
-    let mut order = 0;
-    loop {
+    for order in 0.. {
         if stop.load(Ordering::Relaxed) {
             seen.end = End::Stopped;
             break;
@@ -198,76 +216,81 @@ fn decode(
             Some(stamp) => Some(stamp),
             None => source.grab()?,
         };
-        let Some(stamp) = next else { break };
-        if stamp.pts_us >= range.end_us {
+        let Some(stamp) = next else {
+            if seen.last_frame < range.after {
+                seen.end = End::Changed;
+            }
+            break;
+        };
+        let time_us = clock.time_us(stamp.pts_us);
+        if time_us >= range.end_us {
             seen.end = End::Range;
             break;
         }
-        seen.last = Some(stamp);
-        if let Some(after) = range.after.filter(|after| stamp.source_frame <= after.source_frame) {
-            if stamp.source_frame == after.source_frame && stamp != after {
-                seen.end = End::Changed;
-                break;
+        (seen.last_frame, seen.last_us) = (Some(stamp.source_frame), time_us);
+        let mut bgr = None;
+        if time_us >= range.start_us && Some(stamp.source_frame) > range.after {
+            // A channel's other end is gone only when a later stage has failed and says why.
+            let Some(mut picture) = spare.take().or_else(|| out.free.recv().ok()) else { break };
+            if source.retrieve(&mut picture)? {
+                let found_px = (picture.cols(), picture.rows());
+                seen.resized += u64::from(*size_px.get_or_insert(found_px) != found_px);
+                bgr = Some(picture);
+            } else {
+                seen.lost += 1;
+                spare = Some(picture);
             }
-            continue;
         }
-        if stamp.pts_us < range.start_us {
-            continue;
-        }
-        // Both ends of a channel close only when a later stage has failed; that error is reported.
-        let Some(mut bgr) = spare.take().or_else(|| free.recv().ok()) else { break };
-        if !source.retrieve(&mut bgr)? {
-            seen.lost += 1;
-            spare = Some(bgr);
-            continue;
-        }
-        if *size_px.get_or_insert((bgr.cols(), bgr.rows())) != (bgr.cols(), bgr.rows()) {
-            seen.resized += 1;
-        }
-        if pictures.send(Picture { order, stamp, bgr }).is_err() {
+        let frame = Frame { order, stamp, bgr };
+        let sent = match frame.bgr {
+            Some(_) => out.frames.send(frame).is_ok(),
+            None => out.skipped.send(Ok(Encoded { frame, jpeg: None })).is_ok(),
+        };
+        if !sent {
             break;
         }
-        order += 1;
     }
     Ok(seen)
 }
 
 fn encode(
     format: Format,
-    pictures: &Receiver<Picture>,
+    frames: &Receiver<Frame>,
     encoded: &Sender<Result<Encoded, IngestError>>,
 ) {
-    let mut encoder = Encoder::new(format);
-    for picture in pictures {
-        let jpeg = match &mut encoder {
-            Ok(encoder) => encoder.encode(&picture.bgr),
-            Err(_) => break,
-        };
-        if encoded.send(jpeg.map(|jpeg| Encoded { picture, jpeg })).is_err() {
+    let mut encoder = match Encoder::new(format) {
+        Ok(encoder) => encoder,
+        Err(error) => {
+            // Nobody listens when another stage failed first.
+            let _ = encoded.send(Err(error));
             return;
         }
-    }
-    if let Err(error) = encoder {
-        // Nobody listens when another stage failed first.
-        let _ = encoded.send(Err(error));
+    };
+    for frame in frames {
+        let jpeg = frame.bgr.as_ref().map(|bgr| encoder.encode(bgr)).transpose();
+        if encoded.send(jpeg.map(|jpeg| Encoded { frame, jpeg })).is_err() {
+            break;
+        }
     }
 }
 
 fn store_in_order(
     encoded: Receiver<Result<Encoded, IngestError>>,
     free: Sender<Mat>,
-    store: &mut impl FnMut(Stamp, &[u8]) -> Result<(), IngestError>,
+    store: &mut impl FnMut(Stamp, Option<Vec<u8>>) -> Result<(), IngestError>,
 ) -> Result<(), IngestError> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
     for encoded in encoded {
         let encoded = encoded?;
-        waiting.insert(encoded.picture.order, encoded);
-        while let Some(Encoded { picture, jpeg }) = waiting.remove(&next) {
-            store(picture.stamp, &jpeg)?;
+        waiting.insert(encoded.frame.order, encoded);
+        while let Some(Encoded { frame, jpeg }) = waiting.remove(&next) {
+            store(frame.stamp, jpeg)?;
             next += 1;
-            // The decoder may have come to its end.
-            let _ = free.send(picture.bgr);
+            if let Some(bgr) = frame.bgr {
+                // The decoder may have come to its end.
+                let _ = free.send(bgr);
+            }
         }
     }
     Ok(())

@@ -57,25 +57,21 @@ pub(crate) fn notes(
     promise: &Promise,
     decoded: &Decoded,
     gaps: &Gaps,
+    mended: u64,
     of_source: Vec<String>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    let read_all = decoded.end == End::Source;
-    if let Some(last) = decoded.last.filter(|_| read_all) {
-        let frames = last.source_frame + 1;
-        let last_s = last.pts_us as f64 * 1e-6;
-        let decoded_s = last_s + last_s / last.source_frame.max(1) as f64;
-        let ends_early = promise
-            .duration_s
-            .filter(|&expected_s| decoded_s < expected_s - (expected_s * 0.02).max(1.0));
+    if let Some(last_frame) = decoded.last_frame.filter(|_| decoded.end == End::Source) {
+        let frames = last_frame + 1;
+        let decoded_s = decoded.last_us.saturating_add(promise.interval_us) as f64 * 1e-6;
         if promise.missing_bytes > 0 {
             let missing_mb = promise.missing_bytes as f64 / 1e6;
             notes.push(format!("the file is cut: its last {missing_mb:.1} MB are missing"));
         }
-        if let Some(expected_s) = ends_early {
-            notes.push(format!(
-                "{decoded_s:.1} of {expected_s:.1} s could be decoded; the rest is kept out"
-            ));
+        let much = |expected_s: f64| (expected_s * 0.02).max(1.0);
+        let expected_s = promise.duration_s.filter(|&s| decoded_s < s - much(s));
+        if let Some(expected_s) = expected_s {
+            notes.push(format!("{decoded_s:.1} of {expected_s:.1} s could be decoded"));
         }
         let missing = promise.frames.unwrap_or(0).saturating_sub(frames);
         if missing > 2.max(frames / 1000) {
@@ -89,6 +85,9 @@ pub(crate) fn notes(
         let count = decoded.resized;
         notes
             .push(format!("{count} frames have another size than the first and were scaled to it"));
+    }
+    if mended > decoded.last_frame.unwrap_or(0) / 100 {
+        notes.push(format!("{mended} frames had no good time stamp and were given one"));
     }
     notes.extend(of_source);
     notes.extend(gaps.notes());
@@ -106,7 +105,6 @@ pub(crate) fn clock_time(time_s: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Stamp;
 
     #[test]
     fn gaps_are_found_against_the_usual_interval() {
@@ -126,17 +124,22 @@ mod tests {
 
     #[test]
     fn losses_are_told_and_good_files_are_not() {
-        let promise = Promise { duration_s: Some(10.0), frames: Some(300), missing_bytes: 0 };
+        let promise = Promise {
+            interval_us: 33_333,
+            duration_s: Some(10.0),
+            frames: Some(300),
+            missing_bytes: 0,
+        };
         let check = |promise: &Promise, frames: u64, end: End, expected: &[&str]| {
-            let last =
-                Some(Stamp { pts_us: (frames as i64 - 1) * 33_333, source_frame: frames - 1 });
-            let decoded = Decoded { end, last, lost: 0, resized: 0 };
-            assert_eq!(notes(promise, &decoded, &Gaps::default(), Vec::new()), expected);
+            let last_us = (frames as i64 - 1) * 33_333;
+            let last_frame = Some(frames - 1);
+            let decoded = Decoded { end, last_frame, last_us, lost: 0, resized: 0 };
+            assert_eq!(notes(promise, &decoded, &Gaps::default(), 0, Vec::new()), expected);
         };
         check(&promise, 300, End::Source, &[]);
         check(&promise, 298, End::Source, &[]);
         check(&promise, 150, End::Range, &[]);
-        let short = "5.0 of 10.0 s could be decoded; the rest is kept out";
+        let short = "5.0 of 10.0 s could be decoded";
         let missing = "150 of 300 frames are missing or damaged";
         check(&promise, 150, End::Source, &[short, missing]);
         let cut = Promise { missing_bytes: 1_234_567, ..promise };

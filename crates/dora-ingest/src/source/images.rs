@@ -72,6 +72,7 @@ impl FrameSource for ImageSequence {
 
     fn promise(&self) -> Promise {
         Promise {
+            interval_us: (1e6 / self.fps).round() as i64,
             duration_s: Some(self.paths.len() as f64 / self.fps),
             frames: Some(self.paths.len() as u64),
             missing_bytes: 0,

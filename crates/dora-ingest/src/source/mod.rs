@@ -1,8 +1,7 @@
 //! Where frames come from: one small trait, a video decoder and a list of images behind it.
 
-mod clock;
 mod images;
-pub(crate) mod mp4;
+mod mp4;
 mod video;
 
 pub use images::ImageSequence;
@@ -14,7 +13,8 @@ use opencv::core::Mat;
 /// When a frame is shown, and which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Microseconds since the start of the source; strictly rising from frame to frame.
+    /// Microseconds since the start of the source, as the decoder gives them: frames come in the
+    /// order of time, but single stamps may be wrong.
     pub pts_us: i64,
     /// Number in the source, from 0.
     pub source_frame: u64,
@@ -22,8 +22,10 @@ pub struct Stamp {
 
 /// What a source promises before it is read; estimates, for the progress bar and for the report of
 /// what was lost.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Promise {
+    /// Average time between frames, above 0.
+    pub interval_us: i64,
     /// Duration in seconds.
     pub duration_s: Option<f64>,
     /// The number of frames, where the container counts them.
@@ -32,7 +34,7 @@ pub struct Promise {
     pub missing_bytes: u64,
 }
 
-/// Frames in the order of their time stamps.
+/// Frames in the order of time.
 ///
 /// [`grab`](FrameSource::grab) is the cheap half of reading: frames that are skipped are never
 /// converted.
@@ -40,13 +42,13 @@ pub trait FrameSource: Send {
     /// Moves to the next frame; nothing at the end of the source, or where no more can be decoded.
     fn grab(&mut self) -> Result<Option<Stamp>, IngestError>;
 
-    /// The frame that was grabbed last, as BGR with 8 bits for each channel; false when it cannot
-    /// be had.
+    /// The frame that was grabbed last, as BGR with 8 bits for each channel; false when there is
+    /// none.
     fn retrieve(&mut self, picture: &mut Mat) -> Result<bool, IngestError>;
 
-    /// Makes `to`, a stamp that this source gave in an earlier run, the frame grabbed last, quickly.
+    /// Makes the frame with the stamp `to`, seen in an earlier run, the one grabbed last, quickly.
     ///
-    /// False when there is no quick way; the position is then unknown until
+    /// False when no such frame is found near that time; the position is then unknown until
     /// [`rewind`](FrameSource::rewind).
     fn seek(&mut self, to: Stamp) -> Result<bool, IngestError>;
 

@@ -1,6 +1,5 @@
 //! Video files, decoded by OpenCV with its FFmpeg backend.
 
-use super::clock::{Clock, us_of_ms};
 use super::mp4::{self, Mp4};
 use super::{FrameSource, Promise, Stamp};
 use crate::error::IngestError;
@@ -15,16 +14,20 @@ use std::path::{Path, PathBuf};
 /// A seek aims this far before the frame it looks for: OpenCV reckons with a constant frame rate.
 const SEEK_MARGIN_MS: f64 = 2_000.0;
 
+/// A grab fails at the end, and at each packet that the decoder refuses: this many in a row are the
+/// end.
+const MOST_BAD_PACKETS: u64 = 10_000;
+
 /// A video file.
 ///
 /// Time stamps are those of the container, less the stream's start time. OpenCV gives them in
-/// `CAP_PROP_POS_MSEC` after each grab (frame numbers and its own seeking are inexact).
+/// `CAP_PROP_POS_MSEC` after each grab; its frame numbers and its seeking are inexact.
 #[derive(Debug)]
 pub struct VideoFile {
     path: PathBuf,
     capture: VideoCapture,
-    clock: Clock,
     next_frame: u64,
+    bad_packets: u64,
     mp4: Option<Mp4>,
 }
 
@@ -40,26 +43,29 @@ impl VideoFile {
             ));
         }
         let capture = open_capture(path)?;
-        let fps =
-            capture.get(CAP_PROP_FPS).map_err(IngestError::opencv("ask for the rate of", path))?;
-        Ok(Self { path: path.to_owned(), capture, clock: Clock::new(fps), next_frame: 0, mp4 })
+        Ok(Self { path: path.to_owned(), capture, next_frame: 0, bad_packets: 0, mp4 })
     }
 
-    /// Moves on and gives the decoder's own time stamp.
-    fn grab_raw_us(&mut self) -> Result<Option<i64>, IngestError> {
-        let mut grab = || {
-            let grabbed = self.capture.grab()?;
-            Ok(if grabbed { Some(self.capture.get(CAP_PROP_POS_MSEC)?) } else { None })
-        };
-        let time_ms = grab().map_err(IngestError::opencv("decode", &self.path))?;
-        Ok(time_ms.map(us_of_ms))
+    /// Moves on and gives the decoder's time stamp.
+    fn grab_us(&mut self) -> Result<Option<i64>, IngestError> {
+        for bad_packets in 0..MOST_BAD_PACKETS {
+            let grabbed = self.capture.grab();
+            if grabbed.map_err(IngestError::opencv("decode", &self.path))? {
+                self.bad_packets += bad_packets;
+                let time_ms = self.capture.get(CAP_PROP_POS_MSEC);
+                let time_ms = time_ms.map_err(IngestError::opencv("decode", &self.path))?;
+                // A cast from floating point saturates and takes NaN for 0.
+                return Ok(Some((time_ms * 1e3).round() as i64));
+            }
+        }
+        Ok(None)
     }
 }
 
 impl FrameSource for VideoFile {
     fn grab(&mut self) -> Result<Option<Stamp>, IngestError> {
-        let Some(raw_us) = self.grab_raw_us()? else { return Ok(None) };
-        let stamp = Stamp { pts_us: self.clock.stamp(raw_us), source_frame: self.next_frame };
+        let Some(pts_us) = self.grab_us()? else { return Ok(None) };
+        let stamp = Stamp { pts_us, source_frame: self.next_frame };
         self.next_frame += 1;
         Ok(Some(stamp))
     }
@@ -78,13 +84,12 @@ impl FrameSource for VideoFile {
             return Ok(false);
         }
         // Only the very same stamp will do: it also tells the frame's number.
-        while let Some(raw_us) = self.grab_raw_us()? {
-            if raw_us == to.pts_us {
-                self.clock.set(to.pts_us);
+        while let Some(pts_us) = self.grab_us()? {
+            if pts_us == to.pts_us {
                 self.next_frame = to.source_frame + 1;
                 return Ok(true);
             }
-            if raw_us > to.pts_us {
+            if pts_us > to.pts_us {
                 break;
             }
         }
@@ -98,23 +103,22 @@ impl FrameSource for VideoFile {
 
     fn promise(&self) -> Promise {
         let get = |property| self.capture.get(property).unwrap_or(0.0);
-        let frames = get(CAP_PROP_FRAME_COUNT);
-        let estimate_s = frames / get(CAP_PROP_FPS);
-        let estimate_s = Some(estimate_s).filter(|s| s.is_finite() && *s > 0.0);
-        match &self.mp4 {
-            Some(mp4) => Promise {
-                duration_s: mp4.duration_s.or(estimate_s),
-                frames: Some(frames as u64).filter(|&frames| frames > 0),
-                missing_bytes: mp4.missing_bytes,
-            },
-            None => Promise { duration_s: estimate_s, frames: None, missing_bytes: 0 },
+        let fps = Some(get(CAP_PROP_FPS)).filter(|fps| (1e-2..=1e4).contains(fps));
+        let frames = Some(get(CAP_PROP_FRAME_COUNT)).filter(|&frames| frames >= 1.0);
+        Promise {
+            interval_us: (1e6 / fps.unwrap_or(25.0)).round() as i64,
+            // The rate is the average of the whole file, also where it varies.
+            duration_s: frames.zip(fps).map(|(frames, fps)| frames / fps),
+            // Other containers do not count: OpenCV multiplies duration and rate.
+            frames: self.mp4.and(frames).map(|frames| frames as u64),
+            missing_bytes: self.mp4.map_or(0, |mp4| mp4.missing_bytes),
         }
     }
 
     fn notes(&self) -> Vec<String> {
-        match self.clock.replaced() {
+        match self.bad_packets {
             0 => Vec::new(),
-            count => vec![format!("{count} time stamps did not rise and were replaced")],
+            count => vec![format!("{count} damaged pieces could not be decoded and were skipped")],
         }
     }
 }
