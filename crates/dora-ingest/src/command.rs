@@ -1,7 +1,8 @@
 //! `dora-ingest ingest`: the command line, several inputs one after the other.
 
-use crate::ingest::{Outcome, ingest};
+use crate::ingest::{Outcome, ingest, stored_frames};
 use crate::input::Input;
+use crate::quiet;
 use anyhow::Context;
 use dora_store::IngestOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -56,19 +57,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let inputs: Result<Vec<Input>, _> =
         args.inputs.iter().map(|path| Input::identify(path)).collect();
     let inputs = inputs?;
+    let options = IngestOptions {
+        short_side_px: args.short_side,
+        jpeg_quality: args.quality,
+        start_s: args.start,
+        end_s: args.end,
+        images_fps: args.fps,
+    };
+    // A start anew takes a moment, which a run with nothing to do can save.
+    let stored = |input| matches!(stored_frames(input, &options, &args.stores), Ok(Some(_)));
+    if !args.verbose && !inputs.iter().all(stored) {
+        quiet::restart_silenced();
+    }
     let stop = stop_on_signals().context("cannot listen for Ctrl-C")?;
     std::fs::create_dir_all(&args.stores)
         .with_context(|| format!("cannot make the folder `{}`", args.stores.display()))?;
 
     let mut failed = false;
     for input in &inputs {
-        let options = IngestOptions {
-            short_side_px: args.short_side,
-            jpeg_quality: args.quality,
-            start_s: args.start,
-            end_s: args.end,
-            images_fps: args.fps,
-        };
         let name = input.path.display();
         let folder = match ingest(input, &options, &args.stores, &stop) {
             Ok(Outcome::NothingToDo { folder, frames }) => {

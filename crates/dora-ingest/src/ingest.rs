@@ -51,7 +51,7 @@ pub fn ingest(
     stop: &AtomicBool,
 ) -> Result<Outcome, IngestError> {
     let folder = input.store_folder(stores, options);
-    if let Some(frames) = complete_frames(&folder, input, options)? {
+    if let Some(frames) = stored_frames(input, options, stores)? {
         return Ok(Outcome::NothingToDo { folder, frames });
     }
     let mut source = input.open(options)?;
@@ -111,8 +111,11 @@ pub fn ingest(
     let mut decoded =
         pipeline::run(source.as_mut(), current, range, format, picture_bytes, stop, store);
     if let Ok(Decoded { end: end @ (End::Source | End::Range), .. }) = decoded {
-        let end_s = promise.duration_s.filter(|_| end == End::Source);
-        let rest = clock.finish(end_s.map(us));
+        let steps_us = match end {
+            End::Source => source.last_steps_us(clock.held()),
+            _ => None,
+        };
+        let rest = clock.finish(steps_us.as_deref());
         let stored = rest.into_iter().try_for_each(|(pts_us, frame)| push(pts_us, frame));
         decoded = stored.and(decoded);
     }
@@ -144,21 +147,22 @@ pub fn ingest(
     Ok(Outcome::Complete { folder, frames, notes })
 }
 
-/// The number of frames of a store that is complete; nothing when there is work to do.
-fn complete_frames(
-    folder: &Path,
+/// The number of frames of the input's store when that is complete; nothing when there is work to do.
+pub fn stored_frames(
     input: &Input,
     options: &IngestOptions,
+    stores: &Path,
 ) -> Result<Option<usize>, IngestError> {
+    let folder = input.store_folder(stores, options);
     if !folder.join("complete").exists() {
         return Ok(None);
     }
-    let store = FrameStore::open(folder)?;
+    let store = FrameStore::open(&folder)?;
     store.check_index()?;
     // The folder's name follows from both, unless somebody renamed it.
     let stored = store.header();
     let (source, options) = (input.source.clone(), options.clone());
-    stored.expect_equal(&StoreHeader { source, options, ..stored.clone() }, folder)?;
+    stored.expect_equal(&StoreHeader { source, options, ..stored.clone() }, &folder)?;
     Ok(Some(store.len()))
 }
 

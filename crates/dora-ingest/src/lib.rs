@@ -21,5 +21,5 @@ pub mod source;
 pub mod toy_walk;
 
 pub use error::IngestError;
-pub use ingest::{Outcome, ingest};
+pub use ingest::{Outcome, ingest, stored_frames};
 pub use input::Input;

@@ -21,16 +21,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if !matches!(&cli.command, Command::Ingest(args) if args.verbose) {
-        quiet::restart_silenced();
-    }
-    let done = match &cli.command {
+    let done = match &Cli::parse().command {
         Command::Ingest(args) => command::run(args),
-        Command::ToyWalk(args) => toy_walk::run(args).map(|mp4| {
-            println!("{}", mp4.display());
-            ExitCode::SUCCESS
-        }),
+        Command::ToyWalk(args) => {
+            quiet::restart_silenced();
+            toy_walk::run(args).map(|mp4| {
+                println!("{}", mp4.display());
+                ExitCode::SUCCESS
+            })
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -79,6 +79,11 @@ impl FrameSource for ImageSequence {
         }
     }
 
+    fn last_steps_us(&self, _count: usize) -> Option<Vec<i64>> {
+        // Every stamp is good already.
+        None
+    }
+
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }

@@ -58,6 +58,10 @@ pub trait FrameSource: Send {
     /// What the source claims to hold.
     fn promise(&self) -> Promise;
 
+    /// The intervals before each of the last `count` frames, in microseconds, where the container
+    /// tells them apart from the frames.
+    fn last_steps_us(&self, count: usize) -> Option<Vec<i64>>;
+
     /// Sentences about what was odd so far.
     fn notes(&self) -> Vec<String>;
 }

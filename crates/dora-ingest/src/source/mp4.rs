@@ -1,4 +1,5 @@
-//! Just enough of the MP4 and MOV container to say what a cut file lacks.
+//! Just enough of the MP4 and MOV container to say what a cut file lacks, and when its last frames
+//! are shown.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,6 +7,10 @@ use std::path::Path;
 
 /// A recording in fragments has two boxes for each second or so.
 const MOST_BOXES: usize = 1_000_000;
+/// Hours of frames that all differ in their interval.
+const LARGEST_TABLE_BYTES: u64 = 256 << 20;
+/// Frames are stored at most this many places from where they are shown.
+const MOST_REORDERED: usize = 64;
 
 /// What the boxes of an MP4 file say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,22 +26,119 @@ pub(crate) fn probe(path: &Path) -> io::Result<Option<Mp4>> {
     let mut file = File::open(path)?;
     let file_bytes = file.metadata()?.len();
     let mut mp4 = Mp4::default();
-    let mut start = 0;
-    for count in 0..MOST_BOXES {
-        let Some(found) = read_box(&mut file, start, file_bytes)? else { break };
-        let known = [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"];
-        if count == 0 && !known.contains(&&found.name) {
-            return Ok(None);
-        }
+    let boxes = boxes(&mut file, 0, file_bytes)?;
+    let known = [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"];
+    if !boxes.first().is_some_and(|first| known.contains(&&first.name)) {
+        return Ok(None);
+    }
+    for found in &boxes {
         mp4.missing_bytes = found.end.saturating_sub(file_bytes);
         mp4.has_index |= &found.name == b"moov" && mp4.missing_bytes == 0;
-        start = found.end;
     }
-    Ok((start > 0).then_some(mp4))
+    Ok(Some(mp4))
 }
 
+/// The number of frames of the first video track, and the intervals before each of the last
+/// `count` in microseconds, in the order in which they are shown.
+///
+/// Nothing when the file has no such tables, as a recording in fragments, or odd ones.
+pub(crate) fn last_steps_us(path: &Path, count: usize) -> io::Result<Option<(u64, Vec<i64>)>> {
+    let mut file = File::open(path)?;
+    let file_bytes = file.metadata()?.len();
+    let whole = Mp4Box { name: *b"file", content: 0, end: file_bytes };
+    let Some(movie) = child(&mut file, whole, b"moov")? else { return Ok(None) };
+    for track in boxes(&mut file, movie.content, movie.end)? {
+        let Some(media) = child(&mut file, track, b"mdia")? else { continue };
+        if table(&mut file, media, b"hdlr")?.get(8..12) != Some(b"vide") {
+            continue;
+        }
+        let Some(information) = child(&mut file, media, b"minf")? else { break };
+        let Some(samples) = child(&mut file, information, b"stbl")? else { break };
+        let header = table(&mut file, media, b"mdhd")?;
+        let durations = table(&mut file, samples, b"stts")?;
+        let offsets = table(&mut file, samples, b"ctts")?;
+        return Ok(steps_us(&header, &durations, &offsets, count));
+    }
+    Ok(None)
+}
+
+/// From the contents of `mdhd`, `stts` (runs of equal durations in the order of decoding) and `ctts`
+/// (runs of equal offsets from decoding to showing).
+fn steps_us(
+    header: &[u8],
+    durations: &[u8],
+    offsets: &[u8],
+    count: usize,
+) -> Option<(u64, Vec<i64>)> {
+    let scale_at = if header.first() == Some(&1) { 20 } else { 12 };
+    let units_per_s = u32::from_be_bytes(*header.get(scale_at..)?.first_chunk()?);
+    let frames = runs(durations).fold(0u64, |sum, (length, _)| sum.saturating_add(length));
+    let wanted = count + 1 + MOST_REORDERED;
+    // Backwards from the end, so that a table of hours costs no more than one of seconds.
+    let offsets = last_first(offsets).chain(std::iter::repeat(0));
+    let mut decoded = 0i64;
+    let mut times: Vec<i64> = last_first(durations)
+        .zip(offsets)
+        .take(wanted)
+        .map(|(duration, offset)| {
+            decoded = decoded.saturating_sub(duration);
+            decoded.saturating_add(offset)
+        })
+        .collect();
+    times.sort_unstable();
+    let shown = times.split_off(times.len().checked_sub(count + 1)?);
+    let us = |units: i64| (units as f64 * 1e6 / f64::from(units_per_s)).round() as i64;
+    let steps_us = shown.windows(2).map(|pair| us(pair[1]).saturating_sub(us(pair[0])));
+    Some((frames, steps_us.collect()))
+}
+
+/// The table's runs: how many frames, and their value. Version, flags and count come first.
+fn runs(table: &[u8]) -> impl DoubleEndedIterator<Item = (u64, i64)> {
+    table.get(8..).unwrap_or_default().chunks_exact(8).map(|run| {
+        let [a, b, c, d, value @ ..] = run else { return (0, 0) };
+        let value = <[u8; 4]>::try_from(value).map_or(0, i32::from_be_bytes);
+        (u64::from(u32::from_be_bytes([*a, *b, *c, *d])), i64::from(value))
+    })
+}
+
+/// The values of single frames, the last frame first.
+fn last_first(table: &[u8]) -> impl Iterator<Item = i64> {
+    runs(table).rev().flat_map(|(length, value)| (0..length).map(move |_| value))
+}
+
+/// The boxes between two places, the last of which may reach beyond.
+fn boxes(file: &mut File, mut start: u64, end: u64) -> io::Result<Vec<Mp4Box>> {
+    let mut boxes = Vec::new();
+    while boxes.len() < MOST_BOXES {
+        let Some(found) = read_box(file, start, end)? else { break };
+        boxes.push(found);
+        start = found.end;
+    }
+    Ok(boxes)
+}
+
+/// The first box of a name that lies whole inside another.
+fn child(file: &mut File, parent: Mp4Box, name: &[u8; 4]) -> io::Result<Option<Mp4Box>> {
+    let boxes = boxes(file, parent.content, parent.end)?;
+    Ok(boxes.into_iter().find(|found| &found.name == name && found.end <= parent.end))
+}
+
+/// The content of a box inside another; empty where there is none.
+fn table(file: &mut File, parent: Mp4Box, name: &[u8; 4]) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if let Some(found) = child(file, parent, name)? {
+        file.seek(SeekFrom::Start(found.content))?;
+        let length_bytes = (found.end - found.content).min(LARGEST_TABLE_BYTES);
+        // The allocation grows with what is really there.
+        file.take(length_bytes).read_to_end(&mut content)?;
+    }
+    Ok(content)
+}
+
+#[derive(Clone, Copy)]
 struct Mp4Box {
     name: [u8; 4],
+    content: u64,
     end: u64,
 }
 
@@ -56,7 +158,7 @@ fn read_box(file: &mut File, start: u64, file_bytes: u64) -> io::Result<Option<M
         size => (start + 8, u64::from(size)),
     };
     let end = start.saturating_add(size);
-    Ok((end >= content).then_some(Mp4Box { name, end }))
+    Ok((end >= content).then_some(Mp4Box { name, content, end }))
 }
 
 /// Bytes at a place; nothing when the file ends before them.
@@ -97,6 +199,58 @@ mod tests {
         check(&file[..12 + 58], Some(Mp4::default()));
         check(&file[..file.len() - 1], Some(Mp4 { missing_bytes: 1, ..Mp4::default() }));
         check(&file[..40], Some(Mp4 { missing_bytes: 30, ..Mp4::default() }));
+    }
+
+    fn table_of(name: &[u8; 4], runs: &[(u32, i32)]) -> Vec<u8> {
+        let mut content = vec![0; 8];
+        for (length, value) in runs {
+            content.extend_from_slice(&length.to_be_bytes());
+            content.extend_from_slice(&value.to_be_bytes());
+        }
+        of(name, &content)
+    }
+
+    fn track(kind: &[u8; 4], durations: &[(u32, i32)], offsets: &[(u32, i32)]) -> Vec<u8> {
+        let handler = of(b"hdlr", &[&[0; 8], &kind[..], &[0; 12]].concat());
+        let header = of(b"mdhd", &[&[0; 12], &1000u32.to_be_bytes()[..], &[0; 8]].concat());
+        let tables =
+            [table_of(b"stsz", &[]), table_of(b"stts", durations), table_of(b"ctts", offsets)];
+        let information = of(b"minf", &of(b"stbl", &tables.concat()));
+        of(b"trak", &of(b"mdia", &[handler, header, information].concat()))
+    }
+
+    fn check_steps(movie: &[u8], count: usize, expected: Option<(u64, Vec<i64>)>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [of(b"ftyp", b"isom"), of(b"moov", movie)].concat()).unwrap();
+        assert_eq!(last_steps_us(file.path(), count).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_last_intervals_are_those_of_the_frames_as_shown() {
+        let sound = track(b"soun", &[(9, 1)], &[]);
+        // Decoded at 0, 40, .. 120, 140, 200; the last two are shown in the other order.
+        let durations = [(3, 40), (1, 20), (1, 60), (1, 10)];
+        let video = track(b"vide", &durations, &[(4, 80), (1, 160), (1, 70)]);
+        let movie = [sound, video].concat();
+        // Shown at 80, 120, 160, 200, then 300 and 270.
+        check_steps(&movie, 2, Some((6, vec![70_000, 30_000])));
+        check_steps(&movie, 0, Some((6, vec![])));
+        check_steps(&movie, 5, Some((6, vec![40_000, 40_000, 40_000, 70_000, 30_000])));
+        check_steps(&movie, 6, None);
+    }
+
+    #[test]
+    fn tables_that_lie_are_survived() {
+        check_steps(b"", 3, None);
+        check_steps(&of(b"trak", b""), 3, None);
+        check_steps(&track(b"vide", &[], &[]), 3, None);
+        let endless = [(u32::MAX, i32::MIN); 3];
+        let frames = 3 * u64::from(u32::MAX);
+        check_steps(
+            &track(b"vide", &endless, &endless),
+            1,
+            Some((frames, vec![2_147_483_648_000])),
+        );
     }
 
     #[test]

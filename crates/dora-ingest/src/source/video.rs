@@ -115,6 +115,14 @@ impl FrameSource for VideoFile {
         }
     }
 
+    fn last_steps_us(&self, count: usize) -> Option<Vec<i64>> {
+        self.mp4?;
+        // A table that cannot be read is as good as none: the usual interval then serves.
+        let (frames, steps_us) = mp4::last_steps_us(&self.path, count).ok().flatten()?;
+        // Frames were lost, and nobody knows which: the table's end may not be ours.
+        (frames == self.next_frame).then_some(steps_us)
+    }
+
     fn notes(&self) -> Vec<String> {
         match self.bad_packets {
             0 => Vec::new(),
