@@ -72,24 +72,18 @@ impl Checkout {
         cargo
     }
 
-    /// Builds packages of the workspace; cargo shows its own progress.
-    pub(crate) fn build(&self, packages: &[&str]) -> anyhow::Result<()> {
-        let mut first_time = false;
-        let mut cargo = self.cargo();
-        cargo.arg("build").arg("--manifest-path");
-        cargo.arg(self.root.join("Cargo.toml"));
-        for package in packages {
-            first_time |= !self.program_path(package)?.exists();
-            cargo.args(["--package", package]);
-        }
-        if first_time {
+    /// Builds every program of the workspace; cargo shows its own progress. Always all of them: another
+    /// choice of packages means other features of what they share, and cargo would compile that again.
+    pub(crate) fn build(&self) -> anyhow::Result<()> {
+        if !self.program_path("dora-train")?.exists() {
             say!(
-                "building {}; the first time takes minutes, since the bindings to libtorch and OpenCV \
-                 are compiled here; later builds take seconds",
-                packages.join(" and ")
+                "building the programs; the first time takes minutes, since the bindings to libtorch \
+                 and OpenCV are compiled here; later builds take seconds"
             );
         }
-        process::run(&mut cargo)
+        let mut cargo = self.cargo();
+        cargo.arg("build").arg("--manifest-path").arg(self.root.join("Cargo.toml"));
+        process::run(cargo.args(["--workspace", "--bins"]))
     }
 
     /// A program of the workspace that [`Checkout::build`] has built, to be given arguments.

@@ -264,7 +264,7 @@ fn train_ingests_then_starts_the_worker() {
             .unwrap(),
     );
     assert_eq!(status, 2, "{text}");
-    assert!(text.contains("a.mp4 does not exist"), "{text}");
+    assert!(text.contains("`a.mp4` does not exist"), "{text}");
 
     world.write("checkout/a.mp4", "");
     let line = "train --set a.b=1 --video a.mp4 --fps 5 --fresh -- --more";
@@ -273,10 +273,7 @@ fn train_ingests_then_starts_the_worker() {
     let recipe = "--recipe crates/dora-train/recipes/toy.toml";
     let manifest = world.path("checkout/Cargo.toml");
     let expected = [
-        format!(
-            "cargo build --manifest-path {} --package dora-train --package dora-ingest",
-            manifest.display()
-        ),
+        format!("cargo build --manifest-path {} --workspace --bins", manifest.display()),
         format!("dora-train check {recipe} --set a.b=1 --video a.mp4"),
         "dora-ingest toy-walk --out data/toy-walk".to_owned(),
         "dora-ingest ingest --stores data/stores --short-side 96 --quality 80 --fps 5 -- \

@@ -79,7 +79,7 @@ pub(crate) fn check_exists(path: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(fixable(format!(
-        "{} does not exist; give the path of a video or of a folder of images",
+        "`{}` does not exist; give the path of a video or of a folder of images",
         path.display()
     )))
 }
@@ -109,7 +109,7 @@ fn run_toy_walk(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 
 fn build(checkout: &Checkout) -> anyhow::Result<()> {
     super::ensure(checkout)?;
-    checkout.build(&["dora-ingest"])
+    checkout.build()
 }
 
 fn forwarded_without(args: &Args, options: &[OptionSpec], name: &str) -> Vec<OsString> {

@@ -34,7 +34,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "set",
             Value::Text("KEY=VALUE"),
-            "change one value of the recipe, such as train.steps=100; may be given\nseveral times",
+            "change one value of the recipe, such as train.lr=1e-3; may be given\nseveral times",
         ),
         option(
             "run-dir",
@@ -53,7 +53,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             What follows `--` goes to the worker, `dora-train train`.\n\n\
             examples:\n  \
               cargo xtask train\n  \
-              cargo xtask train --video walk.mp4 --set train.steps=2000",
+              cargo xtask train --video walk.mp4 --set \"train.length=2000 steps\"",
     run,
 };
 
@@ -83,7 +83,7 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     }
     super::ensure(checkout)?;
     let dry_run = args.has("dry-run");
-    checkout.build(if dry_run { &["dora-train"] } else { &["dora-train", "dora-ingest"] })?;
+    checkout.build()?;
 
     let mut train = checkout.program("dora-train")?;
     train.arg("train").arg("--recipe").arg(&recipe);

@@ -85,9 +85,12 @@ pub(crate) fn check_exported(path: &Path) -> anyhow::Result<()> {
         "export the folder of libtorch {VERSION}, or unset LIBTORCH and let `cargo xtask setup` fetch it"
     );
     let refuse =
-        |what: String| Err(fixable(format!("LIBTORCH={} {what}; {way_out}", path.display())));
+        |what: String| Err(fixable(format!("`LIBTORCH={}` {what}; {way_out}", path.display())));
     if !path.is_absolute() {
         return refuse("is not an absolute path".to_owned());
+    }
+    if !path.exists() {
+        return refuse("does not exist".to_owned());
     }
     for part in ["include", "lib/libtorch_cpu.so"] {
         if !path.join(part).exists() {
