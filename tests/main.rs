@@ -3,4 +3,5 @@
 #![allow(non_snake_case, clippy::unwrap_used)]
 
 mod data;
+mod method;
 mod reference;

@@ -3,8 +3,10 @@
 
 pub mod alarm;
 pub mod checkpoint;
+pub mod dry_run;
 pub mod engine;
 pub mod interrupt;
+pub mod memory;
 pub mod metrics;
 pub mod optim;
 pub mod plan;

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use dora_train::{
+    dry_run,
     recipe::Recipe,
     run::{self, Ended},
 };
@@ -76,7 +77,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             let recipe = recipe.read()?;
             let run_dir = run_dir.unwrap_or_else(|| PathBuf::from(&recipe.output.run_dir));
             if dry_run {
-                run::dry_run(&recipe)?;
+                dry_run::dry_run(&recipe)?;
                 return Ok(ExitCode::SUCCESS);
             }
             if stores.is_empty() {

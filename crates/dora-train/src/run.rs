@@ -17,7 +17,7 @@ use dora_data::{
 use dora_eval::pictures::track_strip;
 use dora_model::{Network, StateDict};
 use dora_store::{FrameStore, atomic};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 use crate::{
     alarm::CollapseAlarm,
@@ -262,32 +262,4 @@ fn stop(error: &StepError, capture: Option<StateDict>, step: u64, run_dir: &Path
         "step {step} stopped the run: {error}{captured}; the checkpoints before it are whole: \
          start anew with a lower `train.lr` and another --run-dir"
     )
-}
-
-/// One step on synthetic frames: what it takes and whether it works.
-pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
-    let placement = Placement::new(recipe)?;
-    let mut engine = new_engine(recipe, &placement)?;
-    let clips = recipe.train.clips as i64;
-    let (frames, side) = (recipe.clip.frames_per_clip as i64, i64::from(recipe.crop.px));
-    let ramp = Tensor::arange(side * side, (Kind::Int64, Device::Cpu)).remainder(251);
-    let frames_BTCHW = ramp
-        .reshape([1, 1, 1, side, side])
-        .expand([clips, frames, 3, side, side], false)
-        .to_kind(Kind::Uint8)
-        .contiguous();
-    let sample_ids: Vec<u64> = (0..clips as u64).collect();
-    let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
-    let started = Instant::now();
-    let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
-    let schedule = Schedule::new(recipe, 1000, recipe.train.clips as u64);
-    let drawn = draws(recipe, 0, 0, placement.device);
-    let scheduled = schedule.at(schedule.lr.warmup_steps);
-    let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
-    let loss = output.loss.total.double_value(&[]);
-    println!(
-        "one step on synthetic frames: loss {loss:.4}, {:.2} s",
-        started.elapsed().as_secs_f64()
-    );
-    Ok(())
 }

@@ -1,0 +1,97 @@
+//! `--dry-run`: the resolved plan, and one step on synthetic frames to see that it works.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use dora_data::augment::{ViewKeys, views};
+use dora_model::Network;
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    memory::{MemoryEstimate, peak_resident_bytes},
+    plan::{Placement, StepImages, draws, network_config},
+    recipe::Recipe,
+    run::new_engine,
+    schedule::Schedule,
+};
+
+/// Prints what a recipe means on this machine and takes a step on frames made up here; reads and
+/// writes no file.
+pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
+    let placement = Placement::new(recipe)?;
+    print!("{}", recipe.to_toml().context("cannot write the recipe as TOML")?);
+    println!();
+    describe(recipe, &placement);
+
+    let mut engine = new_engine(recipe, &placement)?;
+    let frames_BTCHW = synthetic_frames(recipe);
+    let sample_ids: Vec<u64> = (0..recipe.train.clips as u64).collect();
+    let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
+    let drawn = draws(recipe, 0, 0, placement.device);
+    let scheduled = schedule(recipe).at(0);
+    let started = Instant::now();
+    let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
+    let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
+    let loss = output.loss.total.double_value(&[]);
+    let step_s = started.elapsed().as_secs_f64();
+    println!(
+        "one step    loss {loss:.4}, {step_s:.2} s, the first and slowest, on synthetic frames"
+    );
+    if let Some(peak) = peak_resident_bytes() {
+        println!("memory      {} at the most, measured", gibibytes(peak));
+    }
+    Ok(())
+}
+
+fn describe(recipe: &Recipe, placement: &Placement) {
+    let config = network_config(recipe);
+    let weights = Network::init(&config, &mut dora_data::rng::stream(0, "weights", &[]));
+    let millions = |prefix: &str| weights.strip_prefix(prefix).numel() as f64 / 1e6;
+    let images = StepImages::new(recipe);
+    let estimate = MemoryEstimate::new(recipe, &config, &weights, placement.autocast.is_some());
+    let precision =
+        placement.autocast.map_or("float32".into(), |dtype| format!("{dtype:?} autocast"));
+    println!("device      {:?}, {precision}, {} threads", placement.device, tch::get_num_threads());
+    println!(
+        "parameters  {:.1} M in the encoder, {:.1} M in the head",
+        millions("backbone."),
+        millions("head.")
+    );
+    println!(
+        "step        {} clips: {} frames for the teacher, {} masked or whole frames and {} local crops for the student",
+        recipe.train.clips, images.teacher, images.student_global, images.student_local
+    );
+    println!(
+        "lr          {:e} at its height: {:e} x {} clips / 256",
+        schedule(recipe).lr.base,
+        recipe.train.lr,
+        recipe.train.clips
+    );
+    println!(
+        "memory      {} estimated: parameters {}, activations {}, logits {}, views {}",
+        gibibytes(estimate.total()),
+        gibibytes(estimate.parameters),
+        gibibytes(estimate.activations),
+        gibibytes(estimate.logits),
+        gibibytes(estimate.views)
+    );
+}
+
+/// The schedule with an epoch of a thousand steps: only data knows the true length.
+fn schedule(recipe: &Recipe) -> Schedule {
+    Schedule::new(recipe, 1000, recipe.train.clips as u64)
+}
+
+/// Frames of slanted stripes, another slant for each clip and frame.
+fn synthetic_frames(recipe: &Recipe) -> Tensor {
+    let (clips, frames) = (recipe.train.clips as i64, recipe.clip.frames_per_clip as i64);
+    let side = i64::from(recipe.crop.px);
+    let line = |n: i64| Tensor::arange(n, (Kind::Int64, Device::Cpu));
+    let slant_N11 = (line(clips * frames) + 1).reshape([-1, 1, 1]);
+    let stripes_NHW = (line(side).reshape([1, -1, 1]) * slant_N11 + line(side)).remainder(251);
+    stripes_NHW.to_kind(Kind::Uint8).reshape([clips, frames, 1, side, side]).repeat([1, 1, 3, 1, 1])
+}
+
+fn gibibytes(bytes: i64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1i64 << 30) as f64)
+}

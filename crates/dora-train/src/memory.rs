@@ -1,0 +1,72 @@
+//! How much memory a step takes: an estimate from the sizes, and what the process really took.
+
+use std::fs;
+
+use dora_model::{NetworkConfig, StateDict};
+
+use crate::{plan::StepImages, recipe::Recipe};
+
+const FLOAT32_BYTES: i64 = 4;
+
+/// Bytes that a step needs, by what holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Student, teacher, gradients and both moments.
+    pub parameters: i64,
+    /// What the student keeps of its blocks for the backward pass.
+    pub activations: i64,
+    /// Logits of teacher and student, and what the loss makes of them.
+    pub logits: i64,
+    /// Global views and local crops.
+    pub views: i64,
+}
+
+impl MemoryEstimate {
+    /// The estimate for a step of one process.
+    pub fn new(
+        recipe: &Recipe,
+        config: &NetworkConfig,
+        weights: &StateDict,
+        is_low_precision: bool,
+    ) -> Self {
+        const COPIES: i64 = 5;
+        // A block keeps its input, both norms' outputs, queries, keys and values, the attention's
+        // output, and twice the hidden layer: before and after GELU. Autocast keeps products in two
+        // bytes, the residual stream in four.
+        let (residual, products) = (3, 5 + 2 * config.vit.mlp_ratio);
+        let product_bytes = if is_low_precision { 2 } else { FLOAT32_BYTES };
+        let token_bytes = config.vit.depth
+            * config.vit.width
+            * (residual * FLOAT32_BYTES + products * product_bytes);
+
+        let images = StepImages::new(recipe);
+        let (global_px, local_px) =
+            (i64::from(recipe.views.global_px), i64::from(recipe.views.local_px));
+        let tokens = |px: i64| (px / config.vit.patch_px).pow(2) + 1;
+        let pixels = |px: i64| 3 * px * px * FLOAT32_BYTES;
+        let student = images.student_global + images.student_local;
+        Self {
+            parameters: COPIES * FLOAT32_BYTES * weights.numel() as i64,
+            activations: token_bytes
+                * (images.student_global * tokens(global_px)
+                    + images.student_local * tokens(local_px)),
+            // Student: logits, divided by the temperature, and their gradient.
+            logits: (3 * student + 2 * images.teacher) * config.head.out_dim * FLOAT32_BYTES,
+            views: images.teacher * pixels(global_px) + images.student_local * pixels(local_px),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> i64 {
+        self.parameters + self.activations + self.logits + self.views
+    }
+}
+
+/// The most memory that this process has held so far, in bytes; `None` where the system does not
+/// tell.
+pub fn peak_resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,166 @@
+//! The training step: masks inside the encoder, what is frozen, and what stops it.
+
+use dora_core::{
+    loss::Reduction,
+    tracker::{Threshold, TrackerSpec, mask_frames},
+};
+use dora_model::{
+    DropPath, HeadConfig, Network, NetworkConfig, StateDict, TrackerLayer, VitConfig,
+};
+use dora_train::engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use tch::{Device, Kind, Tensor};
+
+use super::{largest_difference, uniform};
+
+const CONFIG: NetworkConfig = NetworkConfig {
+    vit: VitConfig {
+        patch_px: 8,
+        width: 24,
+        depth: 2,
+        heads: 3,
+        mlp_ratio: 2,
+        image_px: 32,
+        norm_eps: 1e-6,
+    },
+    head: HeadConfig { in_dim: 24, hidden_dim: 16, bottleneck_dim: 8, out_dim: 20 },
+};
+
+fn weights() -> StateDict {
+    Network::init(&CONFIG, &mut ChaCha8Rng::seed_from_u64(3))
+}
+
+fn method() -> Method {
+    let spec =
+        TrackerSpec { eps: 0.05, iterations: 30, sinkhorn: true, threshold: Threshold::Sample };
+    Method {
+        tracker: Some(TrackerMethod { spec, layer: TrackerLayer::SecondLast }),
+        reduction: Reduction::Mean,
+        student_temp: 0.1,
+        center_momentum: 0.9,
+        clip_grad: 3.0,
+        norm_last_layer: false,
+        autocast: None,
+    }
+}
+
+fn dino() -> Method {
+    Method { tracker: None, reduction: Reduction::Pairs, ..method() }
+}
+
+fn scheduled(freeze_last_layer: bool) -> Scheduled {
+    Scheduled { lr: 0.01, weight_decay: 0.1, momentum: 0.9, teacher_temp: 0.04, freeze_last_layer }
+}
+
+fn engine(method: Method) -> Engine {
+    Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Double).unwrap()
+}
+
+/// One step of an engine on random views; `views` is 1 or 2.
+fn step(engine: &mut Engine, views: i64, scheduled: &Scheduled) -> Result<f64, StepError> {
+    let global = uniform(1, &[views, 2, 2, 3, 32, 32], Kind::Double);
+    let local = uniform(2, &[2, 2, 2, 3, 16, 16], Kind::Double);
+    let draws = Draws { head_ids: vec![2, 0], drop_path: None };
+    let output = engine.step(&global, &local, &draws, scheduled)?;
+    Ok(output.loss.total.double_value(&[]))
+}
+
+#[test]
+fn masking_inside_the_encoder_is_masking_the_frames() {
+    let network = Network::new(&CONFIG, &weights(), Device::Cpu, Kind::Double, false).unwrap();
+    let frames_BTCHW = uniform(1, &[2, 3, 3, 32, 32], Kind::Double);
+    let masks_BTKN = uniform(2, &[2, 3, 4, 16], Kind::Double).greater(0.0).to_kind(Kind::Double);
+    let drop_path =
+        |images| DropPath::draw(0.5, 2, images, &mut ChaCha8Rng::seed_from_u64(5), Device::Cpu);
+    let (images, masks) = (frames_BTCHW.flatten(0, 1), masks_BTKN.flatten(0, 1));
+    let inside = network.backbone.forward_masked(&images, &masks, Some(&drop_path(24)));
+    let masked_KBTCHW = mask_frames(&frames_BTCHW, &masks_BTKN, 8);
+    let masked_NCHW = masked_KBTCHW.permute([1, 2, 0, 3, 4, 5]).flatten(0, 2);
+    let outside = network.backbone.forward(&masked_NCHW, Some(&drop_path(24)));
+    assert!(largest_difference(&inside, &outside) < 1e-12);
+}
+
+#[test]
+fn stochastic_depth_draws_for_each_image_and_spares_the_first_block() {
+    let network = Network::new(&CONFIG, &weights(), Device::Cpu, Kind::Double, false).unwrap();
+    let image = uniform(1, &[1, 3, 32, 32], Kind::Double).expand([64, 3, 32, 32], false);
+    let whole = network.backbone.forward(&image, None);
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let half = DropPath::draw(0.5, 2, 64, &mut rng, Device::Cpu);
+    let dropped = network.backbone.forward(&image, Some(&half));
+    let changes = (&whole - dropped).abs().amax([1, 2].as_slice(), false);
+    // At rate 0.5 a branch of the last block is left out or counts double, so that every image
+    // changes, in one of four ways.
+    assert!(changes.min().double_value(&[]) > 1e-9);
+    let (kinds, _, _) = (changes * 1e9).round().unique_dim(0, true, false, false);
+    assert_eq!(kinds.size(), [4]);
+    let none = DropPath::draw(0.0, 2, 64, &mut rng, Device::Cpu);
+    let kept = network.backbone.forward(&image, Some(&none));
+    assert!(largest_difference(&kept, &whole) < 1e-12);
+}
+
+#[test]
+fn a_frozen_last_layer_keeps_values_and_optimiser_state() {
+    let mut engine = engine(method());
+    step(&mut engine, 1, &scheduled(true)).unwrap();
+    let (before, after) = (weights(), engine.student().state());
+    for (name, tensor) in after.iter() {
+        let start = before.get(name).unwrap().to_kind(Kind::Double);
+        let is_frozen = name.starts_with("head.last_layer.");
+        assert_eq!(largest_difference(&start, &tensor.detach()) == 0.0, is_frozen, "{name}");
+        let steps = engine.training_state().get(&format!("step.{name}")).unwrap();
+        assert_eq!(steps.double_value(&[]), if is_frozen { 0.0 } else { 1.0 }, "{name}");
+    }
+}
+
+#[test]
+fn norm_last_layer_keeps_only_the_scales() {
+    let mut engine = engine(Method { norm_last_layer: true, ..method() });
+    step(&mut engine, 1, &scheduled(false)).unwrap();
+    let (before, after) = (weights(), engine.student().state());
+    for (name, tensor) in after.iter() {
+        let start = before.get(name).unwrap().to_kind(Kind::Double);
+        let is_kept = name == "head.last_layer.weight_g";
+        assert_eq!(largest_difference(&start, &tensor.detach()) == 0.0, is_kept, "{name}");
+    }
+}
+
+#[test]
+fn the_teacher_follows_and_gets_no_gradient() {
+    let mut engine = engine(method());
+    step(&mut engine, 1, &scheduled(false)).unwrap();
+    let before = weights();
+    for (name, teacher) in engine.teacher().state().iter() {
+        let start = before.get(name).unwrap().to_kind(Kind::Double);
+        let student = engine.student().state().get(name).unwrap().detach();
+        assert!(largest_difference(teacher, &(start * 0.9 + student * 0.1)) < 1e-12, "{name}");
+        assert!(!teacher.requires_grad());
+    }
+}
+
+#[test]
+fn dino_and_two_view_dora_learn_from_both_views() {
+    for method in [method(), dino()] {
+        let mut engine = engine(method);
+        let losses: Vec<f64> =
+            (0..12).map(|_| step(&mut engine, 2, &scheduled(false)).unwrap()).collect();
+        assert!(losses[11] < losses[0], "{losses:?}");
+    }
+}
+
+#[test]
+fn a_bad_number_stops_the_step_and_is_named() {
+    let mut engine = engine(method());
+    let bad = engine.student().state().get("backbone.blocks.1.mlp.fc1.bias").unwrap().detach();
+    let _ = bad.get(0).fill_(f64::NAN);
+    let before = engine.student().state().get("backbone.norm.weight").unwrap().copy();
+    let error = step(&mut engine, 1, &scheduled(false)).unwrap_err().to_string();
+    assert!(error.contains("loss is not finite"), "{error}");
+    assert!(error.contains("`backbone.blocks.1.mlp.fc1.bias`"), "{error}");
+    let after = engine.student().state().get("backbone.norm.weight").unwrap();
+    assert_eq!(largest_difference(&before, &after), 0.0, "weights moved in a failed step");
+    let capture = engine.take_capture().unwrap();
+    assert!(capture.get("global_views").is_ok() && capture.get("teacher_logits").is_ok());
+    let student_logits: Tensor = capture.get("student_logits_global").unwrap();
+    assert_eq!(student_logits.isfinite().all().int64_value(&[]), 0);
+}
