@@ -81,9 +81,7 @@ impl StoreWriter {
     /// `pts_us` is its time stamp in microseconds, above the last one's; `source_frame` its number
     /// in the source, from 0; `jpeg` a JPEG file of the header's size.
     pub fn push(&mut self, pts_us: i64, source_frame: u64, jpeg: &[u8]) -> Result<(), StoreError> {
-        if self.broken {
-            return Err(StoreError::Broken { path: self.layout.folder.clone() });
-        }
+        self.refuse_when_broken()?;
         if let Some(last_us) = self.last_pts_us().filter(|&last_us| pts_us <= last_us) {
             return Err(StoreError::Order { pts_us, last_us });
         }
@@ -138,6 +136,7 @@ impl StoreWriter {
     ///
     /// After an error the frames stored before stay valid, and the writer takes no more.
     pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.refuse_when_broken()?;
         if self.batch.entries.is_empty() {
             return Ok(());
         }
@@ -234,6 +233,13 @@ impl StoreWriter {
             _lock: lock_file,
         };
         Ok((writer, resumed))
+    }
+
+    fn refuse_when_broken(&self) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::Broken { path: self.layout.folder.clone() });
+        }
+        Ok(())
     }
 
     fn next_shard(&mut self) -> Result<(), StoreError> {
@@ -374,6 +380,7 @@ mod tests {
         assert!(matches!(error, StoreError::Full { frames: 1, .. }), "{error}");
         assert!(error.to_string().contains("MB are free"));
         assert!(matches!(writer.push(3, 2, b"x"), Err(StoreError::Broken { .. })));
+        assert!(matches!(writer.flush(), Err(StoreError::Broken { .. })));
         drop(writer);
 
         let (mut writer, resumed) =
