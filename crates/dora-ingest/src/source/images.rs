@@ -88,3 +88,23 @@ impl FrameSource for ImageSequence {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seek_gives_the_frame_after() {
+        let paths = (0..100).map(|image| PathBuf::from(format!("{image}.png"))).collect();
+        let mut images = ImageSequence::new(paths, 3.0);
+        let stamps: Vec<Stamp> = std::iter::from_fn(|| images.grab().unwrap()).collect();
+        assert_eq!(stamps.len(), 100);
+        assert_eq!(stamps[50], Stamp { pts_us: 16_666_667, source_frame: 50 });
+        assert!(images.seek(stamps[50]).unwrap());
+        assert_eq!(images.grab().unwrap(), Some(stamps[51]));
+        assert!(!images.seek(Stamp { pts_us: 1, source_frame: 50 }).unwrap());
+        assert!(!images.seek(Stamp { pts_us: 0, source_frame: u64::MAX }).unwrap());
+        images.rewind().unwrap();
+        assert_eq!(images.grab().unwrap(), Some(stamps[0]));
+    }
+}

@@ -143,3 +143,58 @@ fn open_capture(path: &Path) -> Result<VideoCapture, IngestError> {
     }
     Ok(capture)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opencv::core::{CV_8UC3, Scalar, Size, Vec3b};
+    use opencv::prelude::*;
+    use opencv::videoio::VideoWriter;
+
+    /// 200 grey frames at 25 a second, each brighter than the one before within runs of 50.
+    fn write_video(path: &Path) {
+        let fourcc = VideoWriter::fourcc('m', 'p', '4', 'v').unwrap();
+        let (path, size) = (path.to_str().unwrap(), Size::new(64, 48));
+        let mut writer =
+            VideoWriter::new_with_backend(path, CAP_FFMPEG, fourcc, 25.0, size, true).unwrap();
+        for number in 0..200 {
+            let grey = Scalar::all(f64::from(20 + number % 50 * 4));
+            let picture = Mat::new_rows_cols_with_default(48, 64, CV_8UC3, grey).unwrap();
+            writer.write(&picture).unwrap();
+        }
+        writer.release().unwrap();
+    }
+
+    #[test]
+    fn a_seek_gives_the_same_frame_as_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("grey.mp4");
+        write_video(&path);
+        let mut video = VideoFile::open(&path).unwrap();
+        let mut picture = Mat::default();
+        let mut read = Vec::new();
+        while let Some(stamp) = video.grab().unwrap() {
+            assert!(video.retrieve(&mut picture).unwrap());
+            read.push((stamp, picture.at_2d::<Vec3b>(9, 9).unwrap()[0]));
+        }
+        assert_eq!(read.len(), 200);
+        let promise = video.promise();
+        assert_eq!((promise.interval_us, promise.frames), (40_000, Some(200)));
+        assert!((promise.duration_s.unwrap() - 8.0).abs() < 1e-6);
+        assert_eq!(video.last_steps_us(3), Some(vec![40_000; 3]));
+
+        for frame in [60, 199 - 40, 100] {
+            let (stamp, grey) = read[frame];
+            assert!(video.seek(stamp).unwrap(), "frame {frame}");
+            assert!(video.retrieve(&mut picture).unwrap());
+            assert_eq!(picture.at_2d::<Vec3b>(9, 9).unwrap()[0], grey);
+            assert_eq!(video.grab().unwrap(), Some(read[frame + 1].0));
+        }
+        // A stamp that no frame has, and one too early for a seek to pay.
+        let absent = Stamp { pts_us: read[100].0.pts_us + 1, source_frame: 100 };
+        assert!(!video.seek(absent).unwrap());
+        assert!(!video.seek(read[10].0).unwrap());
+        video.rewind().unwrap();
+        assert_eq!(video.grab().unwrap(), Some(read[0].0));
+    }
+}
