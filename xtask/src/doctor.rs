@@ -94,7 +94,7 @@ fn rust(program: &'static str) -> Finding {
 
 fn package(machine: &Machine, need: &packages::Need) -> Finding {
     let Some(path) = (need.find)(machine) else {
-        let line = packages::apt_line(packages::is_root(), &[need.package]);
+        let line = packages::apt_line(!packages::is_root(), &[need.package]);
         return Finding {
             part: need.package,
             found: format!("missing: {}", need.why),
@@ -183,7 +183,7 @@ fn python(machine: &Machine, needed: bool) -> Finding {
     let python = Python::find(machine);
     let verdict = match (&python, needed) {
         (None, true) => {
-            let line = packages::apt_line(packages::is_root(), &["python3-pip"]);
+            let line = packages::apt_line(!packages::is_root(), &["python3-pip"]);
             Verdict::Wrong(format!("`{line}`"))
         }
         (None, false) => Verdict::Note,

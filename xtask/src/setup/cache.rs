@@ -159,7 +159,11 @@ impl Cache {
         match differing.first() {
             None => say!("setup: all files of libtorch are as they should be"),
             Some(first) => {
-                let what = format!("{} files are not as fetched: {first}", differing.len());
+                let what = format!(
+                    "{} of {} files are not as fetched: {first}",
+                    differing.len(),
+                    records.len()
+                );
                 manifest::condemn(&home, &what)
                     .with_context(|| format!("cannot write into {}", home.display()))?;
             }

@@ -80,7 +80,7 @@ impl Source {
 ///
 /// # Errors
 /// Says what is wrong with it and how to go on.
-pub(crate) fn check_exported(path: &Path) -> anyhow::Result<()> {
+fn check_exported(path: &Path) -> anyhow::Result<()> {
     let way_out = format!(
         "export the folder of libtorch {VERSION}, or unset LIBTORCH and let `cargo xtask setup` fetch it"
     );

@@ -43,7 +43,7 @@ pub(crate) fn ensure(checkout: &Checkout, wishes: Wishes) -> anyhow::Result<()> 
     let python_missing = state.wants_download() && Python::find(&machine).is_none();
     packages::ensure(&machine, python_missing, wishes.yes)?;
     match source {
-        Source::Exported(path) => libtorch::check_exported(&path),
+        Source::Exported(_) => Ok(()),
         Source::Cached(cache) => {
             if state.wants_download() {
                 let python = Python::find(&machine).ok_or_else(|| {

@@ -137,7 +137,7 @@ pub(crate) fn ensure(machine: &Machine, python_missing: bool, yes: bool) -> anyh
         yes,
         sudo: machine.on_path("sudo").is_some(),
     };
-    let line = apt_line(situation.root, &names);
+    let line = apt_line(!situation.root && situation.sudo, &names);
     match situation.action() {
         Action::Install => say!("setup: installing them with `{line}`"),
         Action::Ask => {
@@ -147,7 +147,8 @@ pub(crate) fn ensure(machine: &Machine, python_missing: bool, yes: bool) -> anyh
             }
         }
         Action::Print => {
-            return Err(fixable(format!("run `{line}`, then this again")));
+            let who = if situation.root || situation.sudo { "" } else { " as root" };
+            return Err(fixable(format!("run `{line}`{who}, then this again")));
         }
     }
     install(&apt_get, situation, &names)?;
@@ -166,9 +167,9 @@ pub(crate) fn missing(machine: &Machine) -> impl Iterator<Item = &'static Need> 
     NEEDS.iter().filter(|need| (need.find)(machine).is_none())
 }
 
-/// What a user types to install `packages`.
-pub(crate) fn apt_line(root: bool, packages: &[&str]) -> String {
-    let sudo = if root { "" } else { "sudo " };
+/// What a user types to install `packages`, with sudo or as root.
+pub(crate) fn apt_line(sudo: bool, packages: &[&str]) -> String {
+    let sudo = if sudo { "sudo " } else { "" };
     format!(
         "{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {}",
         packages.join(" ")
@@ -263,9 +264,9 @@ mod tests {
     #[test]
     fn the_apt_line_can_be_pasted() {
         let line = "apt-get update && apt-get install -y --no-install-recommends cmake nasm";
-        assert_eq!(apt_line(true, &["cmake", "nasm"]), line);
+        assert_eq!(apt_line(false, &["cmake", "nasm"]), line);
         let line = "sudo apt-get update && sudo apt-get install -y --no-install-recommends cmake";
-        assert_eq!(apt_line(false, &["cmake"]), line);
+        assert_eq!(apt_line(true, &["cmake"]), line);
     }
 
     #[test]
