@@ -30,16 +30,16 @@ fn image() -> Tensor {
         0.5, 0.5, 0.5,  0.6, 0.6, 0.1,   0.0, 0.0, 0.0,
         0.7, 0.1, 0.7,  1.0, 0.95, 0.9,  0.3, 0.9, 0.9f32,
     ];
-    to_NHCW(&pixels)
+    to_CNHW(&pixels)
 }
 
-fn to_NHCW(pixels: &[f32]) -> Tensor {
-    Tensor::from_slice(pixels).view([1, 3, 3, 3]).permute([0, 1, 3, 2]).contiguous()
+fn to_CNHW(pixels: &[f32]) -> Tensor {
+    Tensor::from_slice(pixels).view([9, 3]).tr().contiguous().view([3, 1, 3, 3])
 }
 
 fn check(changes: &[Jitter], expected: &[f32; 27]) {
     let changed = jitter(image(), &[changes.to_vec()]);
-    let worst = (changed - to_NHCW(expected)).abs().max().double_value(&[]);
+    let worst = (changed - to_CNHW(expected)).abs().max().double_value(&[]);
     assert!(worst < 2e-6, "{changes:?}: {worst}");
 }
 
@@ -67,9 +67,9 @@ fn each_image_has_its_own_changes() {
         vec![Saturation(0.3)],
     ];
     let expected: Vec<_> = changes.iter().map(|list| jitter(image(), &[list.clone()])).collect();
-    let changed = jitter(image().repeat([4, 1, 1, 1]), &changes);
-    assert!(changed.allclose(&Tensor::cat(&expected, 0), 0.0, 1e-6, false));
-    assert!(changed.narrow(0, 1, 1).equal(&image()), "an image without changes stays as it is");
+    let changed = jitter(image().repeat([1, 4, 1, 1]), &changes);
+    assert!(changed.allclose(&Tensor::cat(&expected, 1), 0.0, 1e-6, false));
+    assert!(changed.narrow(1, 1, 1).equal(&image()), "an image without changes stays as it is");
 }
 
 #[test]
@@ -80,10 +80,10 @@ fn neutral_changes_change_nothing() {
 
 #[test]
 fn grey_and_solarisation_touch_the_drawn_images_alone() {
-    let images = image().repeat([3, 1, 1, 1]);
+    let images = image().repeat([1, 3, 1, 1]);
     let greyed = grey(images.copy(), &[1]);
-    assert!(greyed.get(0).equal(&image().get(0)) && greyed.get(2).equal(&image().get(0)));
-    let [red, green, blue] = [0, 1, 2].map(|c| greyed.get(1).select(1, c));
+    assert!(greyed.narrow(1, 0, 1).equal(&image()) && greyed.narrow(1, 2, 1).equal(&image()));
+    let [red, green, blue] = [0, 1, 2].map(|c| greyed.select(1, 1).get(c));
     assert!(red.equal(&green) && red.equal(&blue));
     // The first pixel is (0.9, 0.2, 0.1).
     let expected = 0.2989 * 0.9 + 0.587 * 0.2 + 0.114 * 0.1;
@@ -93,9 +93,11 @@ fn grey_and_solarisation_touch_the_drawn_images_alone() {
     let values: Vec<f32> = Vec::try_from(image().view([27])).unwrap();
     let invert = |value: f32| if value >= 128.0 / 255.0 { 1.0 - value } else { value };
     let inverted: Vec<_> = values.into_iter().map(invert).collect();
-    let inverted = Tensor::from_slice(&inverted).view([3, 3, 3]);
-    assert!(solarized.get(0).equal(&inverted) && solarized.get(2).equal(&inverted));
-    assert!(solarized.get(1).equal(&image().get(0)));
+    let inverted = Tensor::from_slice(&inverted).view([3, 1, 3, 3]);
+    assert!(
+        solarized.narrow(1, 0, 1).equal(&inverted) && solarized.narrow(1, 2, 1).equal(&inverted)
+    );
+    assert!(solarized.narrow(1, 1, 1).equal(&image()));
 }
 
 #[rustfmt::skip]

@@ -117,10 +117,11 @@ fn clips_are_the_crops_of_the_frames_they_name() {
                     .view([1, i64::from(height), i64::from(width), 3])
                     .permute([0, 1, 3, 2])
                     .to_kind(Kind::Float)
-                    .contiguous();
+                    .contiguous()
+                    / 255.0;
                 let mut resize = Resize::default();
                 resize.push(Kernel::Bilinear, crop, 40, false);
-                let expected = resize.apply(&image, 1, 40).permute([0, 2, 1, 3]).squeeze_dim(0);
+                let expected = resize.apply(&image, 1, 40).squeeze_dim(1) * 255.0;
                 let got = batch.frames_BTCHW.get(n as i64).get(t as i64).to_kind(Kind::Float);
                 let worst = (got - expected).abs().max().double_value(&[]);
                 // Two roundings, one for the columns and one for the rows.

@@ -15,7 +15,7 @@ use dora_data::augment::resample::{Kernel, Resize, blur};
 use dora_data::crop::CropBox;
 use tch::{Device, Kind, Tensor};
 
-/// The pattern as one image with three channels: itself, its half and its negative.
+/// The pattern as one image with three channels: itself, its half and its complement.
 fn pattern_NHCW(height: i64, width: i64) -> Tensor {
     let at = |i: i64| {
         let (y, x) = (i / width, i % width);
@@ -23,7 +23,7 @@ fn pattern_NHCW(height: i64, width: i64) -> Tensor {
     };
     let values: Vec<_> = (0..height * width).map(at).collect();
     let image = Tensor::from_slice(&values).view([1, height, 1, width]);
-    Tensor::cat(&[&image, &(&image / 2.0), &-&image], 2)
+    Tensor::cat(&[&image, &(&image / 2.0), &(1.0 - &image)], 2)
 }
 
 fn resize(images_NHCW: &Tensor, kernel: Kernel, boxes: &[([u32; 4], bool)], out_px: u32) -> Tensor {
@@ -37,8 +37,8 @@ fn resize(images_NHCW: &Tensor, kernel: Kernel, boxes: &[([u32; 4], bool)], out_
 fn check(kernel: Kernel, area: [u32; 4], out_px: u32, expected: &[f32]) {
     let image = pattern_NHCW(12, 13);
     let resized = resize(&image, kernel, &[(area, false)], out_px);
-    let own = Tensor::from_slice(expected).view([1, i64::from(out_px), 1, i64::from(out_px)]);
-    let expected = Tensor::cat(&[&own, &(&own / 2.0), &-&own], 2);
+    let own = Tensor::from_slice(expected).view([1, 1, i64::from(out_px), i64::from(out_px)]);
+    let expected = Tensor::cat(&[&own, &(&own / 2.0), &(1.0 - &own)], 0);
     let worst = (&resized - expected).abs().max().double_value(&[]);
     assert!(worst < 2e-6, "{kernel:?} {area:?}: {worst}");
 
@@ -57,14 +57,14 @@ fn resizing_matches_pillow() {
 #[test]
 fn a_box_of_the_same_size_is_copied() {
     let image = pattern_NHCW(12, 13);
-    let expected = image.narrow(1, 1, 10).narrow(3, 2, 10);
+    let expected = image.narrow(1, 1, 10).narrow(3, 2, 10).permute([2, 0, 1, 3]);
     let resized = resize(&image, Kernel::Bicubic, &[([2, 1, 10, 10], false)], 10);
     assert!(resized.allclose(&expected, 0.0, 1e-7, false));
 }
 
 #[test]
 fn boxes_of_several_images_keep_their_order() {
-    let images = Tensor::cat(&[pattern_NHCW(12, 13), pattern_NHCW(12, 13) * 3.0], 0);
+    let images = Tensor::cat(&[pattern_NHCW(12, 13), pattern_NHCW(12, 13) * 0.7], 0);
     let boxes = [
         ([1, 2, 11, 9], false),
         ([4, 3, 3, 3], true),
@@ -75,31 +75,29 @@ fn boxes_of_several_images_keep_their_order() {
         let image = images.narrow(0, i as i64 / 2, 1);
         resize(&image, Kernel::Bicubic, &boxes[i..=i], 7)
     };
-    let expected = Tensor::cat(&[alone(0), alone(1), alone(2), alone(3)], 0);
+    let expected = Tensor::cat(&[alone(0), alone(1), alone(2), alone(3)], 1);
     assert!(resize(&images, Kernel::Bicubic, &boxes, 7).allclose(&expected, 1e-6, 1e-6, false));
 }
 
 #[test]
 fn blurring_matches_pillow() {
-    let image = (pattern_NHCW(9, 9).narrow(2, 0, 1) * 255.0).round();
-    let blurred = blur(&image.repeat([3, 1, 1, 1]), &[0.1, 0.6, 1.9]);
-    // Pillow rounds to whole numbers after every pass of its boxes, and at the border each pass
-    // repeats the last pixel of the pass before it.
-    let cases = [(&BLUR_0_1, 1.5, 3.0), (&BLUR_0_6, 1.5, 4.0), (&BLUR_1_9, 2.0, 8.0)];
-    for (n, (expected, inner_tolerance, tolerance)) in cases.into_iter().enumerate() {
+    let image = (pattern_NHCW(9, 9).select(2, 0) * 255.0).round();
+    let blurred = blur(&image.repeat([1, 3, 1, 1]), &[0.6, 1.2, 1.9]);
+    // Pillow rounds to whole numbers after each of its six passes.
+    for (n, expected) in [&BLUR_0_6, &BLUR_1_2, &BLUR_1_9].into_iter().enumerate() {
         let expected = Tensor::from_slice(expected).view([9, 9]);
-        let difference = (blurred.get(n as i64).view([9, 9]) - expected).abs();
-        let worst = difference.max().double_value(&[]);
-        let inner = difference.narrow(0, 3, 3).narrow(1, 3, 3).max().double_value(&[]);
-        assert!(worst < tolerance && inner < inner_tolerance, "{n}: {worst}, inside {inner}");
+        let difference = (blurred.get(0).get(n as i64) - expected).abs();
+        let (worst, mean) = (difference.max(), difference.mean(Kind::Float));
+        let (worst, mean) = (worst.double_value(&[]), mean.double_value(&[]));
+        assert!(worst < 2.0 && mean < 0.5, "{n}: {worst}, mean {mean}");
     }
 }
 
 #[test]
 fn a_blur_has_the_variance_it_is_asked_for() {
     for radius_px in [0.1, 0.5, 1.0, 1.3, 2.0] {
-        let image = Tensor::zeros([1, 31, 1, 31], (Kind::Float, Device::Cpu));
-        let _ = image.get(0).get(15).get(0).get(15).fill_(1.0);
+        let image = Tensor::zeros([1, 1, 31, 31], (Kind::Float, Device::Cpu));
+        let _ = image.get(0).get(0).get(15).get(15).fill_(1.0);
         let blurred = blur(&image, &[radius_px]);
         let rows = blurred.sum_dim_intlist([3i64].as_slice(), false, Kind::Double).view([31]);
         let offset = Tensor::arange(31, (Kind::Double, Device::Cpu)) - 15.0;
@@ -132,18 +130,6 @@ const UP_BILINEAR: [f32; 36] = [
     0.533333, 0.7, 0.825, 0.25, 0.15, 0.185, 0.725, 0.76, 0.66,
 ];
 #[rustfmt::skip]
-const BLUR_0_1: [f32; 81] = [
-    0.0, 156.0, 54.0, 209.0, 107.0, 5.0, 161.0, 59.0, 214.0,
-    94.0, 20.0, 204.0, 130.0, 56.0, 240.0, 166.0, 92.0, 18.0,
-    189.0, 143.0, 97.0, 51.0, 5.0, 217.0, 171.0, 125.0, 79.0,
-    26.0, 8.0, 247.0, 230.0, 212.0, 194.0, 176.0, 158.0, 140.0,
-    120.0, 130.0, 140.0, 150.0, 161.0, 171.0, 181.0, 191.0, 201.0,
-    214.0, 252.0, 33.0, 71.0, 110.0, 148.0, 186.0, 224.0, 5.0,
-    51.0, 117.0, 184.0, 250.0, 59.0, 125.0, 191.0, 0.0, 66.0,
-    145.0, 240.0, 76.0, 171.0, 8.0, 102.0, 196.0, 33.0, 128.0,
-    240.0, 105.0, 227.0, 92.0, 214.0, 79.0, 201.0, 66.0, 189.0,
-];
-#[rustfmt::skip]
 const BLUR_0_6: [f32; 81] = [
     35.0, 110.0, 102.0, 165.0, 104.0, 68.0, 131.0, 96.0, 165.0,
     89.0, 79.0, 145.0, 127.0, 90.0, 174.0, 158.0, 98.0, 63.0,
@@ -154,6 +140,18 @@ const BLUR_0_6: [f32; 81] = [
     99.0, 142.0, 156.0, 181.0, 94.0, 125.0, 158.0, 65.0, 65.0,
     154.0, 181.0, 134.0, 144.0, 74.0, 108.0, 158.0, 72.0, 115.0,
     208.0, 151.0, 179.0, 130.0, 157.0, 113.0, 165.0, 97.0, 162.0,
+];
+#[rustfmt::skip]
+const BLUR_1_2: [f32; 81] = [
+    76.0, 95.0, 114.0, 121.0, 117.0, 117.0, 120.0, 120.0, 120.0,
+    90.0, 103.0, 117.0, 122.0, 124.0, 131.0, 133.0, 122.0, 112.0,
+    102.0, 112.0, 124.0, 131.0, 139.0, 150.0, 150.0, 134.0, 118.0,
+    110.0, 120.0, 133.0, 143.0, 153.0, 163.0, 163.0, 150.0, 136.0,
+    125.0, 131.0, 138.0, 144.0, 152.0, 161.0, 163.0, 152.0, 138.0,
+    140.0, 141.0, 140.0, 137.0, 139.0, 146.0, 149.0, 135.0, 117.0,
+    149.0, 149.0, 144.0, 134.0, 128.0, 131.0, 131.0, 116.0, 101.0,
+    161.0, 158.0, 151.0, 137.0, 127.0, 126.0, 124.0, 115.0, 108.0,
+    175.0, 167.0, 155.0, 141.0, 131.0, 128.0, 126.0, 123.0, 124.0,
 ];
 #[rustfmt::skip]
 const BLUR_1_9: [f32; 81] = [

@@ -53,10 +53,10 @@ impl Photometric {
         }
     }
 
-    /// Changes the images `[N, px, C, px]` in [0, 1].
-    pub(super) fn apply(&self, images_NHCW: Tensor) -> Tensor {
-        let images_NHCW = grey(jitter(images_NHCW, &self.jitter), &self.grey);
-        let images_NHCW = on_some(images_NHCW, &self.blur, |some| blur(some, &self.blur_radii_px));
-        solarize(images_NHCW, &self.solarize)
+    /// Changes the images `[3, N, px, px]` in [0, 1].
+    pub(super) fn apply(&self, images_CNHW: Tensor) -> Tensor {
+        let images_CNHW = grey(jitter(images_CNHW, &self.jitter), &self.grey);
+        let images_CNHW = on_some(images_CNHW, &self.blur, |some| blur(some, &self.blur_radii_px));
+        solarize(images_CNHW, &self.solarize)
     }
 }

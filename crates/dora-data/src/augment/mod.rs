@@ -77,7 +77,7 @@ pub fn plain_global_views(
     no_grad(|| {
         let frames = Frames::new(frames_BTCHW, keys, device);
         let views: Vec<_> = (0..u64::from(spec.views))
-            .map(|view| to_u8(&frames.global(spec, keys, view)).permute([0, 2, 1, 3]))
+            .map(|view| to_u8(&frames.global(spec, keys, view)).transpose(0, 1))
             .collect();
         frames.unflatten(&Tensor::stack(&views, 0), spec.views, spec.global_px)
     })
@@ -85,7 +85,7 @@ pub fn plain_global_views(
 
 /// The picture that a normalised float image `[..., 3, H, W]` was made from, as uint8.
 pub fn denormalise(images_CHW: &Tensor) -> Tensor {
-    let [mean, std] = color::imagenet(images_CHW.device()).map(|values| values.unsqueeze(-1));
+    let [mean, std] = color::imagenet(images_CHW.device());
     to_u8(&(images_CHW * std + mean))
 }
 
@@ -128,7 +128,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The resized boxes of a global view, `[B * T, px, 3, px]` in [0, 1].
+    /// The resized boxes of a global view, `[3, B * T, px, px]` in [0, 1].
     fn global(&self, spec: &ViewSpec, keys: ViewKeys<'_>, view: u64) -> Tensor {
         let mut resize = Resize::default();
         self.each(|sample, _| {
@@ -138,7 +138,7 @@ impl<'a> Frames<'a> {
             let crop = random_resized_crop(&mut rng, width, height, spec.global_area, spec.ratio);
             resize.push(Kernel::Bicubic, crop, spec.global_px, flip);
         });
-        resize.apply(&self.images_NHCW, 1, spec.global_px).clamp_(0.0, 1.0)
+        resize.apply(&self.images_NHCW, 1, spec.global_px)
     }
 
     /// The finished local crops, `[L, B * T, 3, px, px]`.
@@ -160,8 +160,8 @@ impl<'a> Frames<'a> {
                 draws.push(&mut rng, spec, spec.local_blur_p, 0.0);
             }
         });
-        let mut images = resize.apply(&self.images_NHCW, crops as usize, spec.local_px);
-        let images = draws.apply(images.clamp_(0.0, 1.0));
+        let images = resize.apply(&self.images_NHCW, crops as usize, spec.local_px);
+        let images = draws.apply(images);
         normalise(images).view([-1, crops, 3, px, px]).transpose(0, 1)
     }
 
@@ -173,10 +173,10 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// From colours in [0, 1] `[N, H, 3, W]` to what the networks take, `[N, 3, H, W]`.
-fn normalise(images_NHCW: Tensor) -> Tensor {
-    let [mean, std] = color::imagenet(images_NHCW.device());
-    ((images_NHCW - mean) / std).permute([0, 2, 1, 3])
+/// From colours in [0, 1] `[3, N, H, W]` to what the networks take, `[N, 3, H, W]`.
+fn normalise(images_CNHW: Tensor) -> Tensor {
+    let [mean, std] = color::imagenet(images_CNHW.device());
+    (images_CNHW.transpose(0, 1) - mean) / std
 }
 
 fn to_u8(images: &Tensor) -> Tensor {

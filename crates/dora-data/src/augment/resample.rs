@@ -36,8 +36,8 @@ impl Kernel {
     }
 }
 
-/// Rows of weights, the same number for each matrix of a batch; row r reads `weights[r]` from the
-/// inputs `starts[r]`, `starts[r] + 1`, ... Inputs outside the image mean its nearest pixel.
+/// Rows of weights, the same number for each matrix of a batch; row r weights the inputs
+/// `starts[r]`, `starts[r] + 1`, ... by `weights[r]`.
 #[derive(Debug, Default)]
 pub struct Rows {
     starts: Vec<i64>,
@@ -75,13 +75,28 @@ impl Rows {
 
     /// Adds the `px` rows that blur as many pixels with a standard deviation of `radius_px`.
     ///
-    /// The kernel is a box three times over whose variance is exactly that of the Gaussian, as
-    /// in Pillow; beyond the border the image goes on with its last pixel.
+    /// As in Pillow, a box is applied three times whose variance makes that of a Gaussian; beyond
+    /// the border, each time, the line goes on with its last pixel.
     pub fn blur(&mut self, radius_px: f64, px: u32) {
-        let kernel = three_boxes(radius_px);
-        let reach = (kernel.len() / 2) as i64;
-        for row in 0..i64::from(px) {
-            self.push(row - reach, kernel.iter().copied());
+        let kernel = third_of_gaussian(radius_px);
+        let (reach, px) = (kernel.len() / 2, px as usize);
+        for row in 0..px {
+            let first = row.saturating_sub(3 * reach);
+            let end = (row + 3 * reach + 1).min(px);
+            let mut weights = vec![0.0; end - first];
+            weights[row - first] = 1.0;
+            for _ in 0..3 {
+                let mut wider = vec![0.0; end - first];
+                for (at, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0)
+                {
+                    for (tap, share) in kernel.iter().enumerate() {
+                        let to = (first + at + tap).saturating_sub(reach).min(px - 1);
+                        wider[to - first] += weight * share;
+                    }
+                }
+                weights = wider;
+            }
+            self.push(first as i64, weights.into_iter());
         }
     }
 
@@ -95,7 +110,8 @@ impl Rows {
         let (n, taps, in_px) = (n as i64, taps as i64, i64::from(in_px));
         let starts = Tensor::from_slice(&self.starts).to_device(device).view([n, -1, 1]);
         let weights = Tensor::from_slice(&weights).to_device(device).view([n, -1, taps]);
-        let index = (starts + Tensor::arange(taps, (Kind::Int64, device))).clamp_(0, in_px - 1);
+        // Padding has no weight, but must point at some input.
+        let index = (starts + Tensor::arange(taps, (Kind::Int64, device))).clamp_max_(in_px - 1);
         Tensor::zeros([n, index.size()[1], in_px], (Kind::Float, device))
             .scatter_add_(2, &index, &weights)
     }
@@ -121,9 +137,10 @@ impl Resize {
         self.x.resize(kernel, crop.left_px, crop.width_px, out_px, flip);
     }
 
-    /// Resizes: from each of the N float images the next K boxes, to `[N * K, out, C, out]`.
+    /// Resizes: from each of the N images with values in [0, 1], `[N, H, C, W]`, the next K boxes,
+    /// to `[C, N * K, out, out]`; what the kernel overshoots is cut off.
     ///
-    /// Rows come before channels (`NHCW`) because then both products are plain ones over
+    /// Rows come before channels in the images, because then both products are plain ones over
     /// contiguous memory, and the K boxes of an image share the first.
     pub fn apply(&self, images_NHCW: &Tensor, boxes_per_image: usize, out_px: u32) -> Tensor {
         let (n, h, c, w) = images_NHCW.size4().expect("images are NHCW");
@@ -132,41 +149,33 @@ impl Resize {
         let y = self.y.matrices_NOI(n as usize, h as u32, device);
         let x = self.x.matrices_NOI((n * k) as usize, w as u32, device);
         let rows = y.bmm(&images_NHCW.view([n, h, c * w]));
-        rows.view([n * k, o * c, w]).bmm(&x.transpose(1, 2)).view([n * k, o, c, o])
+        let mut resized = rows.view([n * k, o * c, w]).bmm(&x.transpose(1, 2));
+        resized.clamp_(0.0, 1.0).view([n * k, o, c, o]).permute([2, 0, 1, 3]).contiguous()
     }
 }
 
-/// Blurs square images `[N, px, C, px]`, each with its own standard deviation.
-pub fn blur(images_NHCW: &Tensor, radii_px: &[f64]) -> Tensor {
-    let (n, px, c, _) = images_NHCW.size4().expect("images are NHCW");
+/// Blurs square images `[C, N, px, px]`, each of the N with its own standard deviation.
+pub fn blur(images_CNHW: &Tensor, radii_px: &[f64]) -> Tensor {
+    let (c, n, px, _) = images_CNHW.size4().expect("images are CNHW");
     let mut rows = Rows::default();
     radii_px.iter().for_each(|&radius| rows.blur(radius, px as u32));
-    let matrices = rows.matrices_NOI(radii_px.len(), px as u32, images_NHCW.device());
+    let matrices = rows.matrices_NOI(radii_px.len(), px as u32, images_CNHW.device());
+    let images_NHCW = images_CNHW.permute([1, 2, 0, 3]).contiguous();
     let rows = matrices.bmm(&images_NHCW.view([n, px, c * px]));
-    rows.view([n, px * c, px]).bmm(&matrices.transpose(1, 2)).view([n, px, c, px])
+    let blurred = rows.view([n, px * c, px]).bmm(&matrices.transpose(1, 2));
+    blurred.view([n, px, c, px]).permute([2, 0, 1, 3])
 }
 
-/// Weights of a box blur of fractional width done three times, with a total variance of
-/// `radius_px` squared.
-fn three_boxes(radius_px: f64) -> Vec<f64> {
+/// A box of fractional width whose variance is a third of `radius_px` squared.
+fn third_of_gaussian(radius_px: f64) -> Vec<f64> {
     let variance = radius_px * radius_px / 3.0;
     // The widest box of whole pixels that is not too wide, then the share of its two neighbours.
-    let reach = ((((12.0 * variance + 1.0).sqrt() - 1.0) / 2.0).floor()).max(0.0);
+    let reach = (((12.0 * variance + 1.0).sqrt() - 1.0) / 2.0).floor();
     let whole = 2.0 * reach + 1.0;
     let share = whole * (reach * (reach + 1.0) - 3.0 * variance)
         / (6.0 * (variance - (reach + 1.0) * (reach + 1.0)));
-    let mut single = vec![1.0; whole as usize + 2];
-    let last = single.len() - 1;
-    (single[0], single[last]) = (share, share);
-    convolve(&convolve(&single, &single), &single)
-}
-
-fn convolve(a: &[f64], b: &[f64]) -> Vec<f64> {
-    let mut out = vec![0.0; a.len() + b.len() - 1];
-    for (i, a) in a.iter().enumerate() {
-        for (j, b) in b.iter().enumerate() {
-            out[i + j] += a * b;
-        }
-    }
-    out
+    let mut kernel = vec![1.0; whole as usize + 2];
+    let last = kernel.len() - 1;
+    (kernel[0], kernel[last]) = (share, share);
+    kernel.iter().map(|weight| weight / (whole + 2.0 * share)).collect()
 }
