@@ -221,7 +221,8 @@ impl Checkpoints {
         found
     }
 
-    fn folder_of(&self, step: u64) -> PathBuf {
+    /// Where the checkpoint after `step` steps lies.
+    pub fn folder_of(&self, step: u64) -> PathBuf {
         self.folder.join(format!("step-{step}"))
     }
 }

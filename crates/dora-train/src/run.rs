@@ -86,9 +86,14 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
         })
     };
 
+    let mut signal = None;
+    if step >= schedule.total_steps {
+        eprintln!("this run is finished; --fresh puts it aside and starts anew");
+        let checkpoint = checkpoints.folder_of(step);
+        return Ok(Ended { step, total_steps: schedule.total_steps, checkpoint, signal });
+    }
     let mut loader = Loader::new(sampler, loader_spec, step)?;
     let mut progress = Progress::new(step, schedule.total_steps);
-    let mut signal = None;
     while step < schedule.total_steps && signal.is_none() {
         let started = Instant::now();
         let batch = loader.next()?;
