@@ -131,6 +131,19 @@ fn colours_are_drawn_anew_for_every_frame() {
 }
 
 #[test]
+fn only_the_second_view_is_solarised() {
+    let frames = frames_BTCHW(1, 2, [40, 40]);
+    let always = ViewSpec { solarize_p: 1.0, ..plain() };
+    let before = views(&frames, &plain(), keys(&[2]), Device::Cpu);
+    let after = views(&frames, &always, keys(&[2]), Device::Cpu);
+    assert!(after.global_VBTCHW.get(0).equal(&before.global_VBTCHW.get(0)));
+    assert!(after.local_LBTCHW.equal(&before.local_LBTCHW));
+    let second = denormalise(&after.global_VBTCHW.get(1));
+    assert!(second.max().int64_value(&[]) <= 128, "nothing bright is left");
+    assert!(!after.global_VBTCHW.get(1).equal(&before.global_VBTCHW.get(1)));
+}
+
+#[test]
 fn pictures_show_what_the_networks_see() {
     let frames = frames_BTCHW(2, 3, [40, 48]);
     let seen = views(&frames, &plain(), keys(&[4, 5]), Device::Cpu);

@@ -189,13 +189,6 @@ pub struct Sampler<S> {
     seed: u64,
 }
 
-// By hand, because a clone shares the stores and asks nothing of them.
-impl<S> Clone for Sampler<S> {
-    fn clone(&self) -> Self {
-        Self { stores: self.stores.clone(), ends: self.ends.clone(), ..*self }
-    }
-}
-
 impl<S: Timeline> Sampler<S> {
     /// Prepares clips of `spec` from `stores` for one process, in an order that `seed` decides.
     ///

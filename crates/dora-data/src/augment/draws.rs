@@ -2,12 +2,12 @@
 //! depends on neither the batch, nor the rank, nor the device.
 
 use rand::rngs::ChaCha8Rng;
+use tch::Tensor;
 
 use super::color::{Jitter, grey, jitter, on_some, solarize};
 use super::resample::blur;
 use super::spec::ViewSpec;
 use crate::rng::Draw;
-use tch::Tensor;
 
 /// The photometric changes of a batch of images, in the order of the images.
 #[derive(Debug, Default)]

@@ -161,8 +161,7 @@ impl<'a> Frames<'a> {
             }
         });
         let images = resize.apply(&self.images_NHCW, crops as usize, spec.local_px);
-        let images = draws.apply(images);
-        normalise(images).view([-1, crops, 3, px, px]).transpose(0, 1)
+        normalise(draws.apply(images)).view([-1, crops, 3, px, px]).transpose(0, 1)
     }
 
     /// `[V, B * T, 3, px, px]` as `[V, B, T, 3, px, px]`.
