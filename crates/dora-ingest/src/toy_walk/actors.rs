@@ -3,13 +3,13 @@
 //! A stream is an endless row of numbered slots that moves along the street at one speed, so the
 //! actors near any moment follow from the time alone: frames can be drawn in any order.
 
+use super::Class;
 use super::block::{Contact, Thing};
 use super::car;
 use super::math::{Dice, drift, floor, hash};
 use super::mesh::Mesh;
 use super::person::Person;
 use super::street::Street;
-use super::{Class, FARTHEST_M};
 
 /// First instance id of the moving things; below lie those of the blocks.
 const FIRST_ID: u16 = 20_000;
@@ -67,7 +67,7 @@ pub(super) fn at(seed: u64, street: &Street, t_s: f32, eye_s: f32, behind_m: f32
     for (number, stream) in STREAMS.iter().enumerate() {
         let moved = stream.speed * t_s;
         let first = floor((eye_s - behind_m - moved) / stream.spacing_m) - 1;
-        let reach_m = if stream.class == Class::Person { 110.0 } else { FARTHEST_M };
+        let reach_m = stream.class.reach_m();
         let last = floor((eye_s + reach_m - moved) / stream.spacing_m) + 1;
         for slot in first.max(stream.first_slot).max(-SLOTS / 2)..=last.min(SLOTS / 2 - 1) {
             let mut dice = Dice::new(seed, DICE + number as u32, slot);
@@ -95,7 +95,8 @@ fn actor(
 ) -> Thing {
     let towards = if stream.speed < 0.0 { std::f32::consts::PI } else { 0.0 };
     let travelled_m = s * stream.speed.signum();
-    let mut mesh = Mesh::default();
+    let far_m = (s - eye_s).abs() + (d - 7.0).abs();
+    let mut mesh = Mesh { coarse: far_m > 25.0, ..Mesh::default() };
     let contact = if stream.class == Class::Car {
         let place = street.place(s, d).turned(towards);
         car::car(&mut mesh, &place, travelled_m, dice);
@@ -103,16 +104,7 @@ fn actor(
     } else {
         let place = street.pavement(s, d).turned(towards);
         let person = Person::new(dice);
-        let far_m = (s - eye_s).abs() + (d - 7.0).abs();
-        let sides = if far_m < 8.0 {
-            10
-        } else if far_m < 20.0 {
-            7
-        } else if far_m < 45.0 {
-            5
-        } else {
-            4
-        };
+        let sides = if far_m < 8.0 { 10 } else { 7 };
         person.pose(&mut mesh, &place, Some(travelled_m), sides);
         Contact { place, half_x: 0.42, half_z: 0.5 }
     };

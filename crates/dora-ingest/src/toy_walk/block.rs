@@ -20,6 +20,8 @@ pub(super) struct Thing {
     pub(super) id: u16,
     pub(super) class: Class,
     pub(super) mesh: Mesh,
+    /// What is drawn from far away, if that is another mesh.
+    pub(super) far: Option<Mesh>,
     pub(super) centre: Vec3,
     pub(super) radius: f32,
     pub(super) contact: Option<Contact>,
@@ -36,7 +38,7 @@ pub(super) struct Contact {
 impl Thing {
     pub(super) fn new(id: u16, class: Class, mesh: Mesh, contact: Option<Contact>) -> Thing {
         let (centre, radius) = mesh.bound();
-        Thing { id, class, mesh, centre, radius, contact }
+        Thing { id, class, mesh, far: None, centre, radius, contact }
     }
 }
 
@@ -73,18 +75,26 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Builds one numbered thing, with a contact shade of the given half sizes.
+    /// Builds one numbered thing, with a contact shade of the given half sizes. `build` is called
+    /// again for the coarse mesh of what can be seen from far.
     fn add(
         &mut self,
         class: Class,
         place: &Place,
         half: Option<[f32; 2]>,
-        build: impl FnOnce(&mut Mesh),
+        dice: &mut Dice,
+        build: impl Fn(&mut Mesh, &mut Dice),
     ) {
+        let key = dice.key();
+        let far = (class != Class::Furniture).then(|| {
+            let mut coarse = Mesh { coarse: true, ..Mesh::default() };
+            build(&mut coarse, &mut Dice::from_key(key));
+            coarse
+        });
         let mut mesh = Mesh::default();
-        build(&mut mesh);
+        build(&mut mesh, &mut Dice::from_key(key));
         let contact = half.map(|[half_x, half_z]| Contact { place: *place, half_x, half_z });
-        self.things.push(Thing::new(self.next, class, mesh, contact));
+        self.things.push(Thing { far, ..Thing::new(self.next, class, mesh, contact) });
         self.next += 1;
     }
 
@@ -119,7 +129,7 @@ impl Block<'_> {
                 self.garden(&place, width, dice);
             } else {
                 let set_back = place.moved(0.0, 0.0, dice.range(0.0, 0.35));
-                self.add(Class::Building, &place, None, |mesh| {
+                self.add(Class::Building, &place, None, dice, |mesh, dice| {
                     house::house(mesh, &set_back, width, 11.0, dice)
                 });
             }
@@ -129,20 +139,26 @@ impl Block<'_> {
     }
 
     fn garden(&mut self, place: &Place, width: f32, dice: &mut Dice) {
-        self.add(Class::Furniture, place, None, |mesh| furniture::fence(mesh, place, width));
+        self.add(Class::Furniture, place, None, dice, |mesh, _| {
+            furniture::fence(mesh, place, width)
+        });
         for k in 0..(width / 3.5) as usize {
             let foot = place
                 .moved((k as f32 + 0.5) * 3.5, 0.13, dice.range(1.8, 4.5))
                 .turned(dice.range(0.0, 6.0));
-            self.add(Class::Tree, &foot, Some([0.5, 0.5]), |mesh| tree::tree(mesh, &foot, dice));
+            self.add(Class::Tree, &foot, Some([0.5, 0.5]), dice, |mesh, dice| {
+                tree::tree(mesh, &foot, dice)
+            });
         }
         for _ in 0..4 {
             let foot = place.moved(dice.range(0.8, width - 0.8), 0.13, dice.range(0.9, 1.6));
             let radii = v3(dice.range(0.5, 1.0), dice.range(0.5, 0.9), dice.range(0.4, 0.6));
-            self.add(Class::Tree, &foot, None, |mesh| tree::bush(mesh, &foot, radii, dice));
+            self.add(Class::Tree, &foot, None, dice, |mesh, dice| {
+                tree::bush(mesh, &foot, radii, dice)
+            });
         }
         let behind = place.moved(0.0, 0.0, 8.0);
-        self.add(Class::Building, place, None, |mesh| {
+        self.add(Class::Building, place, None, dice, |mesh, dice| {
             house::house(mesh, &behind, width, 8.0, dice)
         });
     }
@@ -158,7 +174,7 @@ impl Block<'_> {
                 let place = street.place(s + dice.range(-0.25, 0.25), side * (KERB_M - 1.1));
                 let place = if against { place.turned(std::f32::consts::PI) } else { place }
                     .turned(dice.range(-0.03, 0.03));
-                self.add(Class::Car, &place, Some([1.15, 2.6]), |mesh| {
+                self.add(Class::Car, &place, Some([1.15, 2.6]), dice, |mesh, dice| {
                     car::car(mesh, &place, 0.0, dice)
                 });
             }
@@ -168,7 +184,7 @@ impl Block<'_> {
             let s = from_s + 4.0 + 10.0 * k as f32 + dice.range(-1.2, 1.2);
             if dice.chance(0.72) && !self.near_crossing(s, 3.0) {
                 let place = street.pavement(s, side * (KERB_M + 0.75)).turned(dice.range(0.0, 6.0));
-                self.add(Class::Tree, &place, Some([0.55, 0.55]), |mesh| {
+                self.add(Class::Tree, &place, Some([0.55, 0.55]), dice, |mesh, dice| {
                     tree::tree(mesh, &place, dice)
                 });
             }
@@ -176,7 +192,7 @@ impl Block<'_> {
         for k in 0..2 {
             let s = from_s + 9.0 + 20.0 * k as f32 + if side > 0.0 { 0.0 } else { 10.0 };
             let place = street.pavement(s, side * (KERB_M + 0.5)).turned(inward);
-            self.add(Class::Furniture, &place, Some([0.3, 0.3]), |mesh| {
+            self.add(Class::Furniture, &place, Some([0.3, 0.3]), dice, |mesh, _| {
                 furniture::lamp(mesh, &place)
             });
         }
@@ -187,23 +203,25 @@ impl Block<'_> {
             match kind {
                 0 | 1 => {
                     let place = along.turned(-inward);
-                    self.add(Class::Furniture, &place, Some([1.0, 0.5]), |mesh| {
+                    self.add(Class::Furniture, &place, Some([1.0, 0.5]), dice, |mesh, dice| {
                         furniture::bench(mesh, &place, dice)
                     });
                 }
-                2 | 3 => self.add(Class::Furniture, &along, Some([0.4, 0.4]), |mesh| {
-                    furniture::bin(mesh, &along, dice)
-                }),
+                2 | 3 => {
+                    self.add(Class::Furniture, &along, Some([0.4, 0.4]), dice, |mesh, dice| {
+                        furniture::bin(mesh, &along, dice)
+                    })
+                }
                 4 => {
                     let place = if side > 0.0 { along } else { along.turned(std::f32::consts::PI) };
-                    self.add(Class::Furniture, &place, None, |mesh| {
+                    self.add(Class::Furniture, &place, None, dice, |mesh, dice| {
                         furniture::sign(mesh, &place, dice)
                     });
                 }
                 5 => {
                     for j in 0..3 {
                         let place = street.pavement(s + 1.3 * j as f32, side * (KERB_M + 0.4));
-                        self.add(Class::Furniture, &place, Some([0.2, 0.2]), |mesh| {
+                        self.add(Class::Furniture, &place, Some([0.2, 0.2]), dice, |mesh, _| {
                             furniture::bollard(mesh, &place)
                         });
                     }
@@ -220,20 +238,24 @@ impl Block<'_> {
             let s = self.from_s + 3.5 + 7.6 * k as f32 + dice.range(-1.5, 1.5);
             let place = self.street.pavement(s, side * (FRONTS_M - 0.62));
             match dice.below(8) {
-                0 | 1 => self.add(Class::Furniture, &place, Some([0.9, 1.1]), |mesh| {
-                    furniture::table(mesh, &place, dice)
-                }),
-                2 | 3 => self.add(Class::Furniture, &place, Some([0.5, 0.5]), |mesh| {
-                    furniture::planter(mesh, &place, dice)
-                }),
-                4 => self.add(Class::Furniture, &place, Some([0.4, 0.4]), |mesh| {
+                0 | 1 => {
+                    self.add(Class::Furniture, &place, Some([0.9, 1.1]), dice, |mesh, dice| {
+                        furniture::table(mesh, &place, dice)
+                    })
+                }
+                2 | 3 => {
+                    self.add(Class::Furniture, &place, Some([0.5, 0.5]), dice, |mesh, dice| {
+                        furniture::planter(mesh, &place, dice)
+                    })
+                }
+                4 => self.add(Class::Furniture, &place, Some([0.4, 0.4]), dice, |mesh, dice| {
                     furniture::board(mesh, &place, dice)
                 }),
                 5 | 6 => {
                     let person = Person::new(dice);
                     let facing = hash_unit(self.next.into(), k, 3) * std::f32::consts::TAU;
                     let place = place.turned(facing);
-                    self.add(Class::Person, &place, Some([0.4, 0.4]), |mesh| {
+                    self.add(Class::Person, &place, Some([0.4, 0.4]), dice, |mesh, _| {
                         person.pose(mesh, &place, None, 8)
                     });
                 }

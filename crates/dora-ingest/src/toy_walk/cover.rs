@@ -331,7 +331,7 @@ fn wheel(u: f32, v: f32) -> [f32; 4] {
     let spoke = (dy.atan2(dx) * 5.0).cos();
     if radius > 0.68 {
         grey(0.16 + 0.03 * (radius * 60.0).sin(), 0.0)
-    } else if radius > 0.60 || radius < 0.16 || spoke > 0.1 {
+    } else if !(0.16..=0.60).contains(&radius) || spoke > 0.1 {
         grey(0.78, 0.25)
     } else {
         grey(0.22, 0.0)

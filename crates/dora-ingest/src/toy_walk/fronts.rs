@@ -92,7 +92,7 @@ pub(super) fn shop_painter(kind: u8) -> impl Fn(f32, f32) -> [f32; 4] {
     let at = usize::from(kind % 12);
     let (name, sign) = (NAMES[at], SIGNS[at]);
     let seed = 300 + u32::from(kind);
-    let door_left = if kind % 3 == 0 {
+    let door_left = if kind.is_multiple_of(3) {
         0.70
     } else if kind % 3 == 1 {
         0.05
@@ -117,10 +117,8 @@ pub(super) fn shop_painter(kind: u8) -> impl Fn(f32, f32) -> [f32; 4] {
         let depth = clouds(seed, u, v, 4, 3);
         let lit = 0.20 + 0.22 * v + 0.14 * depth;
         let mut colour = [lit * 1.15, lit * 1.0, lit * 0.78];
-        if !in_door {
-            if let Some(goods) = goods(seed, u, v) {
-                colour = goods;
-            }
+        if let (false, Some(goods)) = (in_door, goods(seed, u, v)) {
+            colour = goods;
         }
         [colour[0], colour[1], colour[2], 0.4]
     }

@@ -159,12 +159,12 @@ impl Shadows {
             let [uv_a, uv_b, uv_c] = face.corners.map(|k| mesh.vertices[k as usize].uv);
             let (u, v) = (plane(uv_a[0], uv_b[0], uv_c[0]), plane(uv_a[1], uv_b[1], uv_c[1]));
             let texture = look.cut_out.then(|| &textures[usize::from(look.texture)]);
-            let level = texture.map_or(0, |t| t.level_for((u.1 * u.1 + v.1 * v.1).sqrt()));
+            let coverage = texture.map(|t| t.coverage(t.level_for((u.1 * u.1 + v.1 * v.1).sqrt())));
             let nearest = &mut self.nearest;
             spans(
                 [(a[0], a[1]), (b[0], b[1]), (c[0], c[1])],
                 SHADOW_SIZE,
-                SHADOW_SIZE,
+                0..SHADOW_SIZE,
                 |row, from, to| {
                     let y = row as f32 + 0.5;
                     let line = &mut nearest[row * SHADOW_SIZE..][from..to];
@@ -172,12 +172,11 @@ impl Shadows {
                         let x = k as f32 + 0.5;
                         let z = depth.0 + depth.1 * x + depth.2 * y;
                         if z > *texel
-                            && texture.is_none_or(|t| {
-                                t.coverage(
-                                    ((u.0 + u.1 * x + u.2 * y) * 65536.0) as i32,
-                                    ((v.0 + v.1 * x + v.2 * y) * 65536.0) as i32,
-                                    level,
-                                ) > 110
+                            && coverage.as_ref().is_none_or(|c| {
+                                let at = |p: (f32, f32, f32)| {
+                                    ((p.0 + p.1 * x + p.2 * y) * 65536.0) as i32
+                                };
+                                c.solid(at(u), at(v))
                             })
                         {
                             *texel = z;

@@ -148,12 +148,12 @@ pub(super) fn step(low: f32, high: f32, x: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Largest whole number not above `x`, which must lie well within `i32`; far cheaper than
-/// `f32::floor` without SSE4.
+/// Largest whole number not above `x`, for |x| < 4 million; far cheaper than `f32::floor` without
+/// SSE4. A whole `x` may give `x - 1`, which no caller minds.
 #[inline(always)]
 pub(super) fn floor(x: f32) -> i32 {
-    let whole = x as i32;
-    whole - i32::from(x < whole as f32)
+    // Adding 1.5 * 2^23 leaves the number, rounded, in the low bits.
+    (((x - 0.5) + 12_582_912.0).to_bits() as i32) - 0x4B40_0000
 }
 
 /// Mixes three whole numbers into 32 well-spread bits.
@@ -214,7 +214,17 @@ impl Dice {
         key[..8].copy_from_slice(&seed.to_le_bytes());
         key[8..12].copy_from_slice(&stream.to_le_bytes());
         key[12..16].copy_from_slice(&index.to_le_bytes());
+        Dice::from_key(key)
+    }
+
+    /// The dice that [`Dice::key`] stands for: the same key gives the same throws.
+    pub(super) fn from_key(key: [u8; 32]) -> Dice {
         Dice(ChaCha8Rng::from_seed(key))
+    }
+
+    /// A key drawn from these dice, for throws that are needed more than once.
+    pub(super) fn key(&mut self) -> [u8; 32] {
+        self.0.random()
     }
 
     /// Uniform in [low, high).

@@ -58,8 +58,12 @@ pub(super) struct Face {
 }
 
 /// A growing mesh; shapes are added with the look that was last set.
+///
+/// A coarse mesh is for things far away: the same shapes come out with fewer faces, and what
+/// would be thinner than a pixel is left out.
 #[derive(Debug, Default)]
 pub(super) struct Mesh {
+    pub(super) coarse: bool,
     pub(super) vertices: Vec<Vertex>,
     pub(super) faces: Vec<Face>,
     pub(super) looks: Vec<Look>,
@@ -117,6 +121,7 @@ impl Mesh {
 
     /// A disc about the origin of `place`, facing its -z; its texture is turned by `turn`.
     pub(super) fn disc(&mut self, place: &Place, radius: f32, turn: f32, sides: u32) {
+        let sides = if self.coarse { sides.min(7) } else { sides };
         let first = self.vertices.len() as u32;
         let normal = -place.forward;
         self.vertices.push(Vertex { at: place.origin, normal, uv: [0.5, 0.5] });
@@ -135,6 +140,11 @@ impl Mesh {
 
     /// A box without its floor, between two local corners; `repeat_m` metres to a texture repeat.
     pub(super) fn block(&mut self, place: &Place, low: Vec3, high: Vec3, repeat_m: f32) {
+        let mut sides = [high.x - low.x, high.y - low.y, high.z - low.z];
+        sides.sort_by(f32::total_cmp);
+        if self.coarse && sides[1] < 0.3 {
+            return;
+        }
         let p = |x, y, z| place.at(x, y, z);
         let (Vec3 { x: x0, y: y0, z: z0 }, Vec3 { x: x1, y: y1, z: z1 }) = (low, high);
         let k = 1.0 / repeat_m;
@@ -211,6 +221,7 @@ impl Mesh {
         sides: usize,
         repeats: [f32; 2],
     ) {
+        let sides = if self.coarse { sides.min(5) } else { sides };
         let rows: Vec<Vec<Vec3>> = rings
             .iter()
             .map(|&(y, rx, rz)| {
@@ -228,6 +239,7 @@ impl Mesh {
 
     /// A ball stretched along the axes of `place`.
     pub(super) fn ball(&mut self, place: &Place, radii: Vec3, sides: usize, rings: usize) {
+        let rings = if self.coarse { 3 } else { rings };
         let rings: Vec<_> = (0..=rings)
             .map(|i| {
                 let (sin, cos) = (i as f32 / rings as f32 * std::f32::consts::PI).sin_cos();
@@ -237,7 +249,7 @@ impl Mesh {
         self.round(place, &rings, sides, [1.0, 1.0]);
     }
 
-    /// A limb from `a` to `b` with rounded ends; a plain tube where `sides` < 6.
+    /// A limb from `a` to `b` with rounded ends.
     pub(super) fn limb(
         &mut self,
         [a, b]: [Vec3; 2],
@@ -248,7 +260,7 @@ impl Mesh {
         let length = (b - a).length();
         let place = Place::along(a, b - a, facing);
         let repeats = [1.0, (length * 2.0).max(0.5)];
-        if sides < 6 {
+        if self.coarse {
             return self.round(
                 &place,
                 &[(-0.4 * ra, ra, ra), (length + 0.4 * rb, rb, rb)],
@@ -269,6 +281,9 @@ impl Mesh {
 
     /// A straight post of one radius, with a flat-looking top.
     pub(super) fn post(&mut self, place: &Place, height: f32, radius: f32, sides: usize) {
+        if self.coarse {
+            return;
+        }
         let rings = [(0.0, radius, radius), (height, radius, radius), (height + 0.01, 0.0, 0.0)];
         self.round(place, &rings, sides, [1.0, height]);
     }

@@ -39,9 +39,11 @@ mod light;
 mod math;
 mod mesh;
 mod person;
+mod project;
 mod raster;
 mod shade;
 mod street;
+mod surface;
 mod texture;
 mod tree;
 mod world;
@@ -84,6 +86,16 @@ pub enum Class {
 }
 
 impl Class {
+    /// Things of this class are drawn up to here; the haze makes up for what is missing beyond.
+    const fn reach_m(self) -> f32 {
+        match self {
+            Class::Person => 100.0,
+            Class::Furniture => 80.0,
+            Class::Car | Class::Tree => 150.0,
+            _ => FARTHEST_M,
+        }
+    }
+
     /// Names in the order of the indices, with `void` last.
     pub const NAMES: [&'static str; 9] =
         ["road", "pavement", "building", "tree", "car", "person", "sky", "furniture", "void"];

@@ -150,8 +150,7 @@ impl Person {
             mesh.limb([hip, mid], [0.082 * girth * k, 0.060 * k], place.forward, sides);
             mesh.limb([mid, ankle], [0.060 * k, 0.042 * k], place.forward, sides);
             mesh.paint(self.shoes);
-            let foot =
-                Place { origin: ankle, ..place }.tipped((lower * 0.7).clamp(-0.9, 0.5) * -1.0);
+            let foot = Place { origin: ankle, ..place }.tipped(-(lower * 0.7).clamp(-0.9, 0.5));
             mesh.ball(&foot.moved(0.0, -0.035, 0.06), v3(0.05, 0.05, 0.135), sides.min(6), 4);
 
             let shoulder = v3(side * 0.195 * girth, 0.47, 0.0);

@@ -8,7 +8,10 @@ use super::math::floor;
 
 /// A repeating square picture with its mip levels, finest first.
 pub(super) struct Texture {
-    levels: Vec<Vec<[u8; 4]>>,
+    /// All levels one after the other.
+    texels: Vec<[u8; 4]>,
+    /// Where each level begins.
+    starts: Vec<usize>,
     log2: u32,
 }
 
@@ -30,21 +33,21 @@ impl Texture {
             }
             finest.push(sum.map(|s| (s.clamp(0.0, 1.0) * 255.0 + 0.5) as u8));
         }
-        let mut levels = vec![finest];
+        let (mut texels, mut starts) = (finest, vec![0]);
         for level in 1..=log2 {
-            let (fine, wide) = (&levels[level as usize - 1], size >> (level - 1));
+            let (start, wide) = (starts[level as usize - 1], size >> (level - 1));
             let narrow = wide / 2;
-            let mut coarse = Vec::with_capacity(narrow * narrow);
+            starts.push(texels.len());
             for i in 0..narrow * narrow {
-                let corner = (i / narrow) * 2 * wide + (i % narrow) * 2;
-                let four = [corner, corner + 1, corner + wide, corner + wide + 1].map(|k| fine[k]);
-                coarse.push(std::array::from_fn(|c| {
+                let corner = start + (i / narrow) * 2 * wide + (i % narrow) * 2;
+                let four =
+                    [corner, corner + 1, corner + wide, corner + wide + 1].map(|k| texels[k]);
+                texels.push(std::array::from_fn(|c| {
                     ((four.iter().map(|t| u32::from(t[c])).sum::<u32>() + 2) / 4) as u8
                 }));
             }
-            levels.push(coarse);
         }
-        Texture { levels, log2 }
+        Texture { texels, starts, log2 }
     }
 
     /// Channels in [0, 1] at (u, v) of one mip level; with a second tap `apart` from the first
@@ -63,20 +66,25 @@ impl Texture {
         }
     }
 
-    /// Texels along a side of the finest level.
+    /// Base-two logarithm of the finest level's side.
     #[inline(always)]
-    pub(super) fn size(&self) -> f32 {
-        (1_u32 << self.log2) as f32
+    pub(super) fn log2(&self) -> f32 {
+        self.log2 as f32
     }
 
-    /// The fourth channel of the nearest texel of a mip level; u and v in 1/65536 repeats.
+    /// The first channel of the nearest texel of the finest level.
     #[inline(always)]
-    pub(super) fn coverage(&self, u: i32, v: i32, level: u32) -> u8 {
-        let bits = self.log2 - level;
-        let mask = (1 << bits) - 1;
-        let x = (u >> (16 - bits)) & mask;
-        let y = (v >> (16 - bits)) & mask;
-        self.levels[level as usize][((y << bits) | x) as usize][3]
+    pub(super) fn nearest(&self, u: f32, v: f32) -> f32 {
+        let size = 1_i32 << self.log2;
+        let (x, y) = (floor(u * size as f32) & (size - 1), floor(v * size as f32) & (size - 1));
+        f32::from(self.texels[(y * size + x) as usize][0]) * (1.0 / 255.0)
+    }
+
+    /// The coverage of a mip level; look-ups then cost little.
+    #[inline(always)]
+    pub(super) fn coverage(&self, level: u32) -> Coverage<'_> {
+        let (start, bits) = (self.starts[level as usize], self.log2 - level);
+        Coverage { texels: &self.texels[start..start + (1 << (2 * bits))], bits }
     }
 
     /// The mip level whose texels are nearest to `repeats_per_sample` in size.
@@ -96,7 +104,7 @@ impl Texture {
         let (xi, yi, mask) = (x >> 8, y >> 8, size - 1);
         let (x0, x1) = ((xi & mask) as usize, ((xi + 1) & mask) as usize);
         let (y0, y1) = (((yi & mask) * size) as usize, (((yi + 1) & mask) * size) as usize);
-        let texels = &self.levels[level as usize];
+        let texels = &self.texels[self.starts[level as usize]..][..(size * size) as usize];
         let lane = |k: usize| {
             let texel = u64::from(u32::from_le_bytes(texels[k]));
             (texel | texel << 24) & LANES
@@ -104,6 +112,22 @@ impl Texture {
         let upper = ((lane(y0 + x0) * (256 - fx) + lane(y0 + x1) * fx) >> 8) & LANES;
         let lower = ((lane(y1 + x0) * (256 - fx) + lane(y1 + x1) * fx) >> 8) & LANES;
         ((upper * (256 - fy) + lower * fy) >> 8) & LANES
+    }
+}
+
+/// Where one mip level of a cut-out texture is solid.
+pub(super) struct Coverage<'a> {
+    texels: &'a [[u8; 4]],
+    bits: u32,
+}
+
+impl Coverage<'_> {
+    /// Whether the nearest texel is solid; u and v in 1/65536 repeats.
+    #[inline(always)]
+    pub(super) fn solid(&self, u: i32, v: i32) -> bool {
+        let mask = (1 << self.bits) - 1;
+        let (x, y) = ((u >> (16 - self.bits)) & mask, (v >> (16 - self.bits)) & mask);
+        self.texels[((y << self.bits) | x) as usize][3] > 110
     }
 }
 

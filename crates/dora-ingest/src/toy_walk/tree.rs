@@ -68,6 +68,7 @@ fn crown(
     dice: &mut Dice,
 ) {
     let size = 0.36 * (radii.x * radii.y * radii.z).cbrt();
+    let (cards, size) = if mesh.coarse { (cards * 2 / 5, size * 1.45) } else { (cards, size) };
     for card in 0..cards {
         // Golden-angle steps spread the cards evenly over the ball.
         let y = 1.0 - 2.0 * (card as f32 + 0.5) / cards as f32;

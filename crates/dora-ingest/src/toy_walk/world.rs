@@ -4,7 +4,7 @@ use super::block::{self, Thing};
 use super::cover::Cover;
 use super::light::{Light, Shadows};
 use super::math::{Place, Vec3, drift, floor, hash, v3};
-use super::raster::Camera;
+use super::project::Camera;
 use super::shade::{Shader, tone_table};
 use super::street::{BLOCK_M, START_M, Street};
 use super::texture::Texture;
@@ -65,12 +65,13 @@ impl World {
         let distance = |thing: &Thing| (thing.centre - place.origin).length() - thing.radius;
         let order =
             |thing: &Thing| distance(thing) + if thing.id == 0 { 2.0 * FARTHEST_M } else { 0.0 };
-        let mut seen: Vec<&Thing> =
-            near.into_iter().filter(|t| camera.sees(t.centre, t.radius)).collect();
+        let mut seen: Vec<&Thing> = near
+            .into_iter()
+            .filter(|t| distance(t) < t.class.reach_m() && camera.sees(t.centre, t.radius))
+            .collect();
         seen.sort_by(|a, b| order(a).total_cmp(&order(b)));
         let mut shards = Vec::new();
         seen.iter().for_each(|thing| camera.project(thing, &mut shards));
-        let visible = camera.rasterise(shards, &self.textures);
         let contacts: Vec<_> =
             seen.iter().filter(|t| distance(t) < 60.0).filter_map(|t| t.contact).collect();
         let shader = Shader {
@@ -78,9 +79,10 @@ impl World {
             light: &light,
             shadows: &shadows,
             textures: &self.textures,
+            shards: &shards,
             tone: &self.tone,
         };
-        shader.finish(&visible, &contacts)
+        shader.finish(&contacts)
     }
 
     /// The blocks from a little behind the walker to the end of sight.
