@@ -16,6 +16,7 @@ const COLOURS: [[u8; 3]; 8] = [
     [255, 255, 255],
 ];
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 24]);
+const SMALLEST_CELL_PX: i64 = 256;
 const GAP_PX: u32 = 4;
 const LABEL_PX: u32 = 10;
 
@@ -25,6 +26,10 @@ const LABEL_PX: u32 = 10;
 /// Takes `frames_TCHW` uint8 and `masks_TKN` of zeros and ones on a patch grid that divides the
 /// frames evenly; a bar at the left of each row shows the object's colour.
 pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> RgbImage {
+    // Small views are enlarged by a whole factor, masks and all, so that a person can see them.
+    let zoom = (SMALLEST_CELL_PX / frames_TCHW.size()[3]).max(1);
+    let frames_TCHW = &enlarge(frames_TCHW, zoom);
+    let patch_px = patch_px * zoom;
     let frames = to_images(frames_TCHW);
     let objects = masks_TKN.size()[1] as usize;
     let masks: Vec<Vec<Vec<u8>>> =
@@ -37,8 +42,11 @@ pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> R
 
     let mut rows: Vec<(Rgb<u8>, Vec<RgbImage>)> = vec![(BACKGROUND, frames.clone())];
     let overlay = |frame: usize, x: u32, y: u32, pixel: Rgb<u8>| {
-        let on = (0..objects).filter(|&object| on_object(frame, object, x, y));
-        on.fold(pixel, |pixel, object| blend(pixel, colour(object), 0.5))
+        let on: Vec<Rgb<u8>> = (0..objects)
+            .filter(|&object| on_object(frame, object, x, y))
+            .map(colour)
+            .collect();
+        if on.is_empty() { pixel } else { blend(pixel, mean_colour(&on), 0.5) }
     };
     rows.push((BACKGROUND, repaint(&frames, overlay)));
     for object in 0..objects {
@@ -48,6 +56,11 @@ pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> R
         rows.push((colour(object), repaint(&frames, alone)));
     }
     lay_out(&rows)
+}
+
+fn enlarge(frames_TCHW: &Tensor, factor: i64) -> Tensor {
+    let rows = frames_TCHW.repeat_interleave_self_int(factor, 2, None);
+    rows.repeat_interleave_self_int(factor, 3, None)
 }
 
 fn lay_out(rows: &[(Rgb<u8>, Vec<RgbImage>)]) -> RgbImage {
@@ -96,6 +109,15 @@ fn to_images(frames_TCHW: &Tensor) -> Vec<RgbImage> {
 
 fn colour(object: usize) -> Rgb<u8> {
     Rgb(COLOURS[object % COLOURS.len()])
+}
+
+/// Where objects overlap, none of them hides another.
+fn mean_colour(colours: &[Rgb<u8>]) -> Rgb<u8> {
+    let channel = |c: usize| {
+        let sum: u32 = colours.iter().map(|colour| u32::from(colour.0[c])).sum();
+        (sum / colours.len() as u32) as u8
+    };
+    Rgb([channel(0), channel(1), channel(2)])
 }
 
 fn blend(Rgb(from): Rgb<u8>, Rgb(to): Rgb<u8>, share: f32) -> Rgb<u8> {
