@@ -66,7 +66,8 @@ fn each_image_has_its_own_changes() {
         vec![Brightness(1.4), Saturation(1.2), Hue(0.1), Contrast(0.6)],
         vec![Saturation(0.3)],
     ];
-    let expected: Vec<_> = changes.iter().map(|list| jitter(image(), &[list.clone()])).collect();
+    let expected: Vec<_> =
+        changes.iter().map(|list| jitter(image(), std::slice::from_ref(list))).collect();
     let changed = jitter(image().repeat([1, 4, 1, 1]), &changes);
     assert!(changed.allclose(&Tensor::cat(&expected, 1), 0.0, 1e-6, false));
     assert!(changed.narrow(1, 1, 1).equal(&image()), "an image without changes stays as it is");

@@ -55,7 +55,7 @@ fn threads_and_prefetch_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let stores = videos(folder.path());
     let one = batches(&stores, LoaderSpec { threads: 1, prefetch_batches: 1, ..SPEC }, 0, 20);
-    for threads in [2, 4] {
+    for threads in [2, 4, 32] {
         let spec = LoaderSpec { threads, prefetch_batches: threads, ..SPEC };
         assert_same(&one, &batches(&stores, spec, 0, 20));
     }

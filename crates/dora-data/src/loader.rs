@@ -1,11 +1,13 @@
 //! Batches of decoded clips, prepared ahead of the training step.
 //!
-//! One thread walks the sampler's order and lets a pool decode the frames of a batch; a bounded
-//! channel holds the finished batches. What a batch holds and when it comes is decided by its
-//! number alone: the crops are drawn from a stream named by epoch and sample, so the number of
-//! threads changes nothing but the speed.
+//! A few lanes take turns at the batches in the sampler's order; each lets a common pool decode the
+//! frames of its batch and puts the result into its bounded channel. So the pool has work from the
+//! next batch while the last frames of one are still being decoded. What a batch holds and when it
+//! comes is decided by its number alone: the crops are drawn from a stream named by epoch and
+//! sample, so the number of threads changes nothing but the speed.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +34,7 @@ pub struct LoaderSpec {
     pub crop: CropSpec,
     /// Threads that decode.
     pub threads: usize,
-    /// Finished batches that may wait.
+    /// Finished batches that may wait, beside those in the hands of the threads.
     pub prefetch_batches: usize,
 }
 
@@ -101,10 +103,16 @@ pub enum LoaderError {
 /// Loads batch after batch, epoch after epoch, without end. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Loader {
-    batches: Option<Receiver<Result<ClipBatch, LoaderError>>>,
+    /// The next batch comes from the first one; none are left after an error.
+    lanes: VecDeque<Lane>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
     batches_per_epoch: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    batches: Receiver<Result<ClipBatch, LoaderError>>,
+    thread: JoinHandle<()>,
 }
 
 impl Loader {
@@ -129,15 +137,24 @@ impl Loader {
             .thread_name(|index| format!("decode-{index}"))
             .build()
             .map_err(|error| no_threads(error.to_string()))?;
+        // Enough for every thread to find a frame while one batch comes to its end.
+        let frames_per_batch = spec.clips_per_batch * sampler.spec().frames_per_clip;
+        let lanes = 1 + spec.threads.div_ceil(frames_per_batch);
         let stop = Arc::new(AtomicBool::new(false));
-        let (sender, batches) = bounded(spec.prefetch_batches);
         let worker =
-            Worker { sampler, spec, batches_per_epoch, pool, stop: stop.clone(), pixels: vec![] };
-        let thread = std::thread::Builder::new()
-            .name("loader".into())
-            .spawn(move || worker.run(first_batch, &sender))
-            .map_err(|error| no_threads(error.to_string()))?;
-        Ok(Self { batches: Some(batches), stop, thread: Some(thread), batches_per_epoch })
+            Arc::new(Worker { sampler, spec, batches_per_epoch, pool, stop: stop.clone() });
+        let mut loader = Self { lanes: VecDeque::new(), stop, batches_per_epoch };
+        for lane in 0..lanes {
+            let (sender, batches) = bounded(spec.prefetch_batches / lanes);
+            let worker = worker.clone();
+            let numbers = (first_batch + lane as u64..).step_by(lanes);
+            let thread = std::thread::Builder::new()
+                .name(format!("loader-{lane}"))
+                .spawn(move || worker.run(numbers, &sender))
+                .map_err(|error| no_threads(error.to_string()))?;
+            loader.lanes.push_back(Lane { batches, thread });
+        }
+        Ok(loader)
     }
 
     /// Whole batches in an epoch. Clips that fill no batch at its end are left out, other ones in
@@ -153,30 +170,33 @@ impl Loader {
     #[allow(clippy::should_implement_trait)] // never ends, so it is no Iterator
     pub fn next(&mut self) -> Result<ClipBatch, LoaderError> {
         let start = Instant::now();
-        match self.batches.as_ref().map(Receiver::recv) {
-            Some(Ok(batch)) => Ok(ClipBatch { waited_s: start.elapsed().as_secs_f64(), ..batch? }),
-            _ => {
-                self.join();
-                Err(LoaderError::Stopped)
+        let received = self.lanes.front().ok_or(LoaderError::Stopped)?.batches.recv();
+        self.lanes.rotate_left(1);
+        match received {
+            Ok(Ok(batch)) => Ok(ClipBatch { waited_s: start.elapsed().as_secs_f64(), ..batch }),
+            failed => {
+                self.end();
+                failed.unwrap_or(Err(LoaderError::Stopped))
             }
         }
     }
 
-    /// Waits for the thread, and passes on its panic if that was its end.
-    fn join(&mut self) {
-        let ended = self.thread.take().map(JoinHandle::join);
-        if let (Some(Err(panic)), false) = (ended, std::thread::panicking()) {
-            std::panic::resume_unwind(panic);
+    /// Waits for the threads, and passes on a panic if that was the end of one.
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without receivers, threads that wait to send go on and see that they are to stop.
+        let threads: Vec<_> = self.lanes.drain(..).map(|lane| lane.thread).collect();
+        for thread in threads {
+            if let (Err(panic), false) = (thread.join(), std::thread::panicking()) {
+                std::panic::resume_unwind(panic);
+            }
         }
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Without a receiver, a thread that waits to send goes on and sees that it is to stop.
-        self.batches = None;
-        self.join();
+        self.end();
     }
 }
 
@@ -213,20 +233,24 @@ impl LoaderSpec {
     }
 }
 
-/// The thread behind a loader.
+/// What the lanes of a loader share.
 struct Worker {
     sampler: Sampler<FrameStore>,
     spec: LoaderSpec,
     batches_per_epoch: u64,
     pool: ThreadPool,
     stop: Arc<AtomicBool>,
-    pixels: Vec<u8>,
 }
 
 impl Worker {
-    fn run(mut self, first_batch: u64, sender: &Sender<Result<ClipBatch, LoaderError>>) {
-        for number in first_batch.. {
-            let batch = self.load(number);
+    fn run(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        sender: &Sender<Result<ClipBatch, LoaderError>>,
+    ) {
+        let mut pixels = Vec::new();
+        for number in numbers {
+            let batch = self.load(number, &mut pixels);
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -234,7 +258,7 @@ impl Worker {
         }
     }
 
-    fn load(&mut self, number: u64) -> Result<ClipBatch, LoaderError> {
+    fn load(&self, number: u64, pixels: &mut Vec<u8>) -> Result<ClipBatch, LoaderError> {
         let (epoch, batch) = (number / self.batches_per_epoch, number % self.batches_per_epoch);
         let LoaderSpec { clips_per_batch, crop: CropSpec { px, area, ratio }, .. } = self.spec;
         let first = batch * clips_per_batch as u64;
@@ -252,9 +276,9 @@ impl Worker {
 
         let frames_per_clip = self.sampler.spec().frames_per_clip;
         let frame_bytes = 3 * px as usize * px as usize;
-        self.pixels.resize(clips_per_batch * frames_per_clip * frame_bytes, 0);
+        pixels.resize(clips_per_batch * frames_per_clip * frame_bytes, 0);
         let (sampler, stop) = (&self.sampler, &self.stop);
-        let frames = self.pixels.par_chunks_exact_mut(frame_bytes).enumerate();
+        let frames = pixels.par_chunks_exact_mut(frame_bytes).enumerate();
         let outcomes: Vec<_> = self.pool.install(|| {
             frames
                 .map(|(index, out_CHW)| {
@@ -271,7 +295,7 @@ impl Worker {
         outcomes.into_iter().collect::<Result<(), _>>()?;
 
         let [b, t, px] = [clips_per_batch, frames_per_clip, px as usize].map(|size| size as i64);
-        let frames_BTCHW = Tensor::from_data_size(&self.pixels, &[b, t, 3, px, px], Kind::Uint8);
+        let frames_BTCHW = Tensor::from_data_size(pixels, &[b, t, 3, px, px], Kind::Uint8);
         Ok(ClipBatch { frames_BTCHW, clips, epoch, waited_s: 0.0 })
     }
 }
