@@ -5,3 +5,4 @@
 mod data;
 mod method;
 mod reference;
+mod train;

@@ -183,6 +183,26 @@ fn a_run_leaves_what_it_says() {
 }
 
 #[test]
+fn the_baseline_and_both_losses_train() {
+    let bench = Bench::new();
+    let cases: [(&str, &[&str]); 3] = [
+        ("dino", &["method.name=dino", "views.views=2"]),
+        ("released", &["method.loss=released", "tracker.threshold=batch"]),
+        ("paper", &["views.views=2", "tracker.layer=second_last", "train.precision=bfloat16"]),
+    ];
+    for (run, set) in cases {
+        let set = [set, &["train.length=2 steps"]].concat();
+        assert_trained(&bench.train(run, &set));
+        let text = fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let objects = if run == "dino" { 0 } else { 3 };
+        assert_eq!(line["mask_area"].as_array().unwrap().len(), objects);
+        let drew = bench.path(run).join("tracks/step-2.png").exists();
+        assert_eq!(drew, run != "dino", "{run}");
+    }
+}
+
+#[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let bench = Bench::new();
     assert_trained(&bench.train("whole", &[]));

@@ -1,0 +1,30 @@
+//! The trainer's parts that need no whole run.
+
+mod alarm;
+mod metrics;
+mod recipe;
+
+use dora_train::metrics::StepMetrics;
+
+/// The figures of a healthy step of a head with `exp(7)` prototypes.
+fn healthy(step: u64) -> StepMetrics {
+    StepMetrics {
+        step,
+        epoch: 0.5,
+        loss: 5.0,
+        loss_global: 5.0,
+        loss_local: 5.0,
+        teacher_entropy: 4.0,
+        kl: 1.0,
+        center_norm: 1.0,
+        grad_norm: 1.0,
+        mask_area: vec![0.4, 0.5],
+        empty_masks: 0.0,
+        lr: 1e-3,
+        weight_decay: 0.04,
+        momentum: 0.996,
+        images_per_s: 100.0,
+        step_s: 1.0,
+        data_s: 0.0,
+    }
+}
