@@ -156,7 +156,7 @@ impl Cover {
             Cover::CarSide => Texture::paint(7, 2, car_side),
             Cover::Sky => Texture::paint(9, 1, |u, v| {
                 let billow = clouds(51, u, v, 5, 6);
-                let density = step(0.46, 0.74, billow);
+                let density = step(0.44, 0.66, billow);
                 let lit = clouds(51, u + 0.012, v + 0.02, 5, 6);
                 grey(0.5 + 2.2 * (billow - lit).clamp(-0.2, 0.2), density)
             }),

@@ -22,7 +22,7 @@ const SEMANTIC_EVERY_S: f64 = 0.5;
 /// Shares of the walk where the training part ends and the validation part begins.
 const TRAIN_END: f64 = 0.70;
 const VAL_BEGIN: f64 = 0.75;
-const JPEG_QUALITY: i32 = 90;
+const JPEG_QUALITY: i32 = 85;
 /// Frames in work at once, which bounds memory.
 const BATCH: usize = 32;
 

@@ -48,7 +48,7 @@ impl Light {
         let sun = mix3([1.0, 0.95, 0.88], [1.0, 0.84, 0.62], warm)
             .map(|c| c * bright * mix(0.16, 2.15, open));
         let sky = mix3([0.52, 0.64, 0.86], [0.66, 0.66, 0.70], warm * 0.6)
-            .map(|c| c * bright * mix(0.80, 0.68, open));
+            .map(|c| c * bright * mix(0.98, 0.80, open));
         Light {
             sun_at,
             sun,
@@ -59,7 +59,7 @@ impl Light {
                 .map(|c| c * bright * mix(1.05, 1.2, open)),
             horizon: mix3([0.66, 0.76, 0.86], [0.86, 0.78, 0.66], warm)
                 .map(|c| c * bright * mix(0.85, 1.05, open)),
-            per_haze_m: 1.0 / mix(150.0, 230.0, 0.5 + 0.5 * drift(salt ^ 15, t_s / 31.0)),
+            per_haze_m: 1.0 / mix(190.0, 300.0, 0.5 + 0.5 * drift(salt ^ 15, t_s / 31.0)),
             cloud_shift: [0.0021 * t_s + hash_unit(salt, 3, 0), 0.0013 * t_s],
             cloud_tone: bright * mix(0.78, 1.1, open),
         }

@@ -177,8 +177,9 @@ pub(super) fn noise(seed: u32, u: f32, v: f32, cells: i32) -> f32 {
     let (xi, yi) = (floor(x), floor(y));
     let ease = |t: f32| t * t * (3.0 - 2.0 * t);
     let (fx, fy) = (ease(x - xi as f32), ease(y - yi as f32));
-    let (x0, y0) = (xi.rem_euclid(cells), yi.rem_euclid(cells));
-    let (x1, y1) = ((x0 + 1) % cells, (y0 + 1) % cells);
+    // Divisions are slow, and seldom needed.
+    let wrap = |i: i32| if (0..cells).contains(&i) { i } else { i.rem_euclid(cells) };
+    let (x0, y0, x1, y1) = (wrap(xi), wrap(yi), wrap(xi + 1), wrap(yi + 1));
     mix(
         mix(hash_unit(seed, x0, y0), hash_unit(seed, x1, y0), fx),
         mix(hash_unit(seed, x0, y1), hash_unit(seed, x1, y1), fx),

@@ -126,7 +126,8 @@ impl Mesh {
         let normal = -place.forward;
         self.vertices.push(Vertex { at: place.origin, normal, uv: [0.5, 0.5] });
         for side in 0..sides {
-            let angle = side as f32 / sides as f32 * std::f32::consts::TAU;
+            // A triangle stands on its side.
+            let angle = (0.25 + side as f32 / sides as f32) * std::f32::consts::TAU;
             let (sin, cos) = angle.sin_cos();
             let (v, u) = (angle + turn).sin_cos();
             self.vertices.push(Vertex {

@@ -27,7 +27,9 @@ pub(super) fn tone_table() -> Vec<u8> {
     (0..4096)
         .map(|i| {
             let x = i as f32 / 1024.0;
-            let rolled = x * (1.0 + x / 6.0) / (1.0 + 0.62 * x);
+            let rolled = x * (1.0 + x / 5.0) / (1.0 + 0.62 * x);
+            // A little more contrast in the dark half.
+            let rolled = rolled * (0.78 + 0.22 * (rolled * 2.2).min(1.0)) * 1.06;
             (rolled.min(1.0).powf(1.0 / 2.2) * 255.0 + 0.5) as u8
         })
         .collect()

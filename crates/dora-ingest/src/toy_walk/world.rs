@@ -34,7 +34,8 @@ pub struct World {
 }
 
 impl World {
-    /// The world of a seed; paints the textures, about 0.3 s.
+    /// The world of a seed. Paints the textures, on all threads; the street itself is built when
+    /// it comes into sight.
     pub fn new(seed: u64) -> World {
         let length_m = MOST_SECONDS * WALK_SPEED + FARTHEST_M + 2.0 * BLOCK_M;
         let count = (length_m / BLOCK_M) as usize + 1;
