@@ -5,7 +5,7 @@ use super::{Args, Class, Frame, World, film};
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use std::fs;
+use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,37 +28,50 @@ const BATCH: usize = 32;
 
 /// Writes the walk of `args`, unless it is there already, and gives the MP4's path.
 pub(super) fn write(args: &Args) -> anyhow::Result<PathBuf> {
-    let out = &args.out;
-    let mp4 = out.join(MP4);
+    let out = std::path::absolute(&args.out)?;
+    let mp4 = args.out.join(MP4);
     let manifest = manifest(args);
-    match fs::read_to_string(out.join(MANIFEST)) {
-        Ok(held) if held == manifest && mp4.is_file() => {
-            eprintln!("the toy walk is already in `{}`", out.display());
-            return Ok(mp4);
-        }
-        Ok(held) if held.starts_with(TITLE) => {}
-        // Whatever else lies there is not ours to replace.
-        _ if fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) => {
-            bail!(
-                "`{}` holds something other than a toy walk: name another folder with `--out`",
-                out.display()
-            )
-        }
-        _ if out.is_file() => bail!("`{}` is a file: name a folder with `--out`", out.display()),
-        _ => {}
+    if is_done(&out, &manifest)? {
+        return Ok(mp4);
     }
-    let work = Work::begin(out)?;
+    let work = Work::begin(&out)?;
+    // Somebody else may have rendered it while we waited for our turn.
+    if is_done(&out, &manifest)? {
+        return Ok(mp4);
+    }
     let started = Instant::now();
-    render(args, &work.0)?;
-    write_file(&work.0.join(MANIFEST), manifest)?;
-    work.finish(out)?;
+    render(args, &work.folder)?;
+    write_file(&work.folder.join(MANIFEST), manifest)?;
+    work.finish(&out)?;
     eprintln!(
         "rendered {} frames into `{}` in {:.1} s",
         args.frames(),
-        out.display(),
+        args.out.display(),
         started.elapsed().as_secs_f64()
     );
     Ok(mp4)
+}
+
+/// Whether `out` holds the walk of this manifest.
+///
+/// # Errors
+/// It holds something that is not ours to replace.
+fn is_done(out: &Path, manifest: &str) -> anyhow::Result<bool> {
+    match fs::read_to_string(out.join(MANIFEST)) {
+        Ok(held) if held == manifest && out.join(MP4).is_file() => {
+            eprintln!("the toy walk is already in `{}`", out.display());
+            Ok(true)
+        }
+        Ok(held) if held.starts_with(TITLE) => Ok(false),
+        _ if fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) => bail!(
+            "`{}` holds something other than a toy walk: name another folder with `--out`",
+            out.display()
+        ),
+        _ if out.is_file() => {
+            bail!("`{}` is a file: name a folder with `--out`", out.display())
+        }
+        _ => Ok(false),
+    }
 }
 
 const TITLE: &str = "dora toy walk";
@@ -71,30 +84,33 @@ fn manifest(args: &Args) -> String {
 }
 
 /// A hidden folder beside the final one, removed again unless the run gets to its end.
-struct Work(PathBuf);
+struct Work {
+    folder: PathBuf,
+    /// The folder around both, locked: one walk at a time. The system unlocks it for a process
+    /// that dies.
+    _turn: File,
+}
 
 impl Work {
+    /// Waits for its turn and begins with an empty folder; `out` is absolute.
     fn begin(out: &Path) -> anyhow::Result<Work> {
-        let out = std::path::absolute(out)?;
         let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
-            bail!("`{}` is no folder that can be made: name another with `--out`", out.display());
+            bail!("`{}` cannot be replaced: name another folder with `--out`", out.display());
         };
         let cannot = || {
             format!("cannot write into `{}`: name another folder with `--out`", parent.display())
         };
         fs::create_dir_all(parent).with_context(cannot)?;
-        let prefix = format!(".{}.rendering-", name.to_string_lossy());
-        for left in fs::read_dir(parent).with_context(cannot)?.flatten() {
-            let name = left.file_name();
-            let owner = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-            // Left by a run that was killed: its process is gone.
-            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                fs::remove_dir_all(left.path()).ok();
-            }
+        let turn = File::open(parent).with_context(cannot)?;
+        if turn.try_lock().is_err() {
+            eprintln!("another walk is being rendered into `{}`: waiting", parent.display());
+            turn.lock().with_context(cannot)?;
         }
-        let work = parent.join(format!("{prefix}{}", std::process::id()));
-        fs::create_dir_all(&work).with_context(cannot)?;
-        Ok(Work(work))
+        let folder = parent.join(format!(".{}.rendering", name.to_string_lossy()));
+        // What a run that was killed has left.
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir(&folder).with_context(cannot)?;
+        Ok(Work { folder, _turn: turn })
     }
 
     fn finish(self, out: &Path) -> anyhow::Result<()> {
@@ -102,14 +118,14 @@ impl Work {
         if out.exists() {
             fs::remove_dir_all(out).with_context(cannot)?;
         }
-        fs::rename(&self.0, out).with_context(cannot)
+        fs::rename(&self.folder, out).with_context(cannot)
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         // Gone already when the run has succeeded.
-        fs::remove_dir_all(&self.0).ok();
+        fs::remove_dir_all(&self.folder).ok();
     }
 }
 

@@ -152,7 +152,7 @@ fn the_folder_holds_every_frame_and_is_made_once() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("walk");
     // A killed run's leavings do no harm and go away.
-    std::fs::create_dir_all(folder.path().join(".walk.rendering-4000000000/davis")).unwrap();
+    std::fs::create_dir_all(folder.path().join(".walk.rendering/davis")).unwrap();
     let args = small(out.clone());
     let mp4 = run(&args).unwrap();
     assert_eq!(mp4, out.join("toy_walk.mp4"));
@@ -197,6 +197,14 @@ fn the_folder_holds_every_frame_and_is_made_once() {
         (count(&out.join("semantic/trainannot")), count(&out.join("semantic/valannot"))),
         (7, 2)
     );
+
+    // Two at once take turns, and the second finds the work done.
+    let both = small(folder.path().join("both"));
+    std::thread::scope(|scope| {
+        let runs = [scope.spawn(|| run(&both)), scope.spawn(|| run(&both))];
+        runs.into_iter().for_each(|run| assert!(run.join().unwrap().is_ok()));
+    });
+    assert_eq!(film::frame_count(&both.out.join("toy_walk.mp4")).unwrap(), 30);
 
     // The same again does nothing; other options make it anew.
     let made = std::fs::metadata(&mp4).unwrap().modified().unwrap();
