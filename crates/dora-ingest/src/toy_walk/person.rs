@@ -205,7 +205,7 @@ impl Person {
             (0.48, 0.170 * g, 0.10 * g),
             (0.535, 0.075, 0.07),
         ];
-        mesh.round(hips, &chest, sides + 1, [2.0, 1.5]);
+        mesh.round(hips, &chest, sides, [2.0, 1.5]);
         if let Load::Backpack(look) = &self.load {
             mesh.paint(*look);
             let pack =
