@@ -42,10 +42,8 @@ pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> R
 
     let mut rows: Vec<(Rgb<u8>, Vec<RgbImage>)> = vec![(BACKGROUND, frames.clone())];
     let overlay = |frame: usize, x: u32, y: u32, pixel: Rgb<u8>| {
-        let on: Vec<Rgb<u8>> = (0..objects)
-            .filter(|&object| on_object(frame, object, x, y))
-            .map(colour)
-            .collect();
+        let on: Vec<Rgb<u8>> =
+            (0..objects).filter(|&object| on_object(frame, object, x, y)).map(colour).collect();
         if on.is_empty() { pixel } else { blend(pixel, mean_colour(&on), 0.5) }
     };
     rows.push((BACKGROUND, repaint(&frames, overlay)));

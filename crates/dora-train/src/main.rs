@@ -1,5 +1,7 @@
 //! The worker: checks a recipe, or trains on frame stores as one process on one device.
 
+mod guard;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -61,7 +63,8 @@ struct RecipeArgs {
 }
 
 fn main() -> ExitCode {
-    match start(Cli::parse().command) {
+    let command = Cli::parse().command;
+    match guard::without_memory_panics(|| start(command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

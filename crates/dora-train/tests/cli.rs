@@ -350,6 +350,17 @@ fn a_non_finite_loss_stops_the_run_and_leaves_what_it_worked_on() {
 }
 
 #[test]
+fn too_little_memory_gets_one_sentence() {
+    let bench = Bench::new();
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -v 4000000; exec \"$@\"", "bash"]);
+    command.arg(env!("CARGO_BIN_EXE_dora-train")).args(["train", "--dry-run", "--recipe"]);
+    command.arg(bench.path("recipe.toml")).args(["--set", "train.clips=4000"]);
+    let output = command.env("OMP_NUM_THREADS", "1").output().unwrap();
+    assert_refused(&output, &["not enough memory", "lower `train.clips`"]);
+}
+
+#[test]
 fn wrong_folders_get_one_sentence() {
     let bench = Bench::new();
     bench.add_store("short.store", 3);
