@@ -127,7 +127,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Length of the walk, 1 to 3600 seconds
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 40.0)]
     pub seconds: f64,
     /// Pixels across, even, 64 to 3840
     #[arg(long, value_name = "PIXELS", default_value_t = 640)]
@@ -136,7 +136,7 @@ pub struct Args {
     #[arg(long, value_name = "PIXELS", default_value_t = 360)]
     pub height: usize,
     /// Frames per second, 1 to 120
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 24.0)]
     pub fps: f64,
 }
 
