@@ -35,14 +35,25 @@ pub(crate) const TOY_WALK: CommandSpec = CommandSpec {
     run: run_toy_walk,
 };
 
+/// The rate of images, which carry no time stamps.
+pub(crate) const FPS: OptionSpec =
+    option("fps", Value::Number("F"), "frames per second of a folder or list of images");
+
+/// Where to begin.
+pub(crate) const START: OptionSpec =
+    option("start", Value::Text("TIME"), "leave out what comes before, in seconds or as h:mm:ss");
+
+/// Where to end.
+pub(crate) const END: OptionSpec = option(
+    "end",
+    Value::Text("TIME"),
+    "leave out what comes at or after, in seconds or as h:mm:ss",
+);
+
 const INGEST_OPTIONS: &[OptionSpec] = &[
-    option("fps", Value::Number("F"), "frames per second of a folder or list of images"),
-    option("start", Value::Text("TIME"), "leave out what comes before, in seconds or as h:mm:ss"),
-    option(
-        "end",
-        Value::Text("TIME"),
-        "leave out what comes at or after, in seconds or as h:mm:ss",
-    ),
+    FPS,
+    START,
+    END,
     option(
         "short-side",
         Value::Count("PX"),

@@ -30,7 +30,9 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             Value::Text("PATH"),
             "train on this video or folder of images instead of the recipe's; may be\ngiven several times",
         ),
-        option("fps", Value::Number("F"), "frames per second of folders of images"),
+        ingest::FPS,
+        ingest::START,
+        ingest::END,
         option(
             "set",
             Value::Text("KEY=VALUE"),
@@ -93,7 +95,7 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     }
     if !dry_run {
         let plan = ask_for_plan(checkout, &recipe, args)?;
-        for store in ingest_videos(checkout, &plan, args.forward(&["fps"]))? {
+        for store in ingest_videos(checkout, &plan, args.forward(&["fps", "start", "end"]))? {
             train.arg("--store").arg(store);
         }
         if !args.has("run-dir") {
@@ -124,7 +126,7 @@ fn ask_for_plan(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Resu
 fn ingest_videos(
     checkout: &Checkout,
     plan: &Plan,
-    fps: Vec<OsString>,
+    options: Vec<OsString>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut videos = Vec::new();
     for video in &plan.videos {
@@ -140,7 +142,7 @@ fn ingest_videos(
     let mut ingest = ingest::ingest_into(checkout, &checkout.path(STORES))?;
     ingest.args(["--short-side", &plan.short_side_px.to_string()]);
     ingest.args(["--quality", &plan.jpeg_quality.to_string()]);
-    ingest.args(fps).arg("--").args(&videos);
+    ingest.args(options).arg("--").args(&videos);
     let output = process::run_for_output(&mut ingest)?;
     let stores: Vec<PathBuf> = output.lines().map(PathBuf::from).collect();
     anyhow::ensure!(
