@@ -32,6 +32,16 @@ fn each_collapse_is_told_once_when_it_has_lasted() {
 }
 
 #[test]
+fn a_collapse_is_told_whatever_comes_and_goes_beside_it() {
+    let flickering = |step| StepMetrics {
+        loss_global: 7.003,
+        teacher_entropy: if step % 2 == 0 { 7.0 } else { 6.9 },
+        ..healthy(step)
+    };
+    assert_eq!(calls(flickering), [(200, Collapse::LossAtUniform)]);
+}
+
+#[test]
 fn a_run_that_recovers_is_not_told_and_a_second_collapse_is() {
     let short = |step| match step % 90 {
         0..80 => StepMetrics { teacher_entropy: 7.0, ..healthy(step) },

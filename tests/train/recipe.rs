@@ -30,6 +30,34 @@ fn a_written_recipe_reads_back_the_same() {
 }
 
 #[test]
+fn each_key_may_stand_alone() {
+    let written = Recipe::default().to_toml().unwrap();
+    let mut section = "";
+    let mut keys = 0;
+    for line in written.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        } else if !line.is_empty() {
+            let recipe = parse("", &[&format!("{section}.{line}")]);
+            assert_eq!(recipe, Ok(Recipe::default()), "{section}.{line}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 60, "{keys} keys");
+}
+
+#[test]
+fn a_warm_up_that_outlasts_the_run_is_refused() {
+    let error = |text: &str| {
+        let recipe =
+            parse("[train]\nlength = \"100 steps\"", &[text, "train.freeze_last_layer=0 steps"]);
+        Schedule::new(&recipe.unwrap(), 1000, 8).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert!(error("train.lr_warmup=99 steps").is_ok());
+    assert!(error("train.lr_warmup=1 epochs").unwrap_err().contains("lasts 1000 steps"));
+}
+
+#[test]
 fn every_problem_is_reported() {
     let problems = parse("[train]\nclip = 3\nlr = \"high\"\n[mdel]\n", &["nonsense"]).unwrap_err();
     assert_eq!(problems.len(), 4, "{problems:?}");
@@ -45,7 +73,7 @@ fn every_problem_is_reported() {
 #[test]
 fn schedules_scale_with_clips_and_epochs() {
     let text = "[train]\nlr = 0.256\nlength = \"10 epochs\"\nlr_warmup = \"2 epochs\"";
-    let schedule = Schedule::new(&parse(text, &[]).unwrap(), 50, 8);
+    let schedule = Schedule::new(&parse(text, &[]).unwrap(), 50, 8).unwrap();
     assert_eq!(schedule.total_steps, 500);
     assert!((schedule.at(100).lr - 0.008).abs() < 1e-12);
     assert_eq!(schedule.at(0).lr, 0.0);

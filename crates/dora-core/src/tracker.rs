@@ -130,7 +130,7 @@ pub fn object_masks(maps_BTKN: &Tensor, threshold: Threshold) -> Tensor {
 /// Frames with everything but the object set to zero, the mean colour of normalised frames.
 ///
 /// `frames_BTCHW` and `masks_BTKN` on the patch grid of `patch_px`; returns `masked_KBTCHW`. The
-/// encoder itself masks patches before they are embedded and never needs this; pictures do.
+/// encoder masks patches once they are embedded and never needs this: it states what that must equal.
 pub fn mask_frames(frames_BTCHW: &Tensor, masks_BTKN: &Tensor, patch_px: i64) -> Tensor {
     let size = frames_BTCHW.size();
     let (clips, frames, height, width) = (size[0], size[1], size[3], size[4]);

@@ -55,7 +55,7 @@ impl Timeline for FrameStore {
 
 /// The shape of a clip in time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct ClipSpec {
     /// Frames in a clip, at least 1.
     pub frames_per_clip: usize,

@@ -33,7 +33,7 @@ pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> R
     let frames = to_images(frames_TCHW);
     let objects = masks_TKN.size()[1] as usize;
     let masks: Vec<Vec<Vec<u8>>> =
-        Vec::try_from(masks_TKN.to_kind(Kind::Uint8)).unwrap_or_default();
+        Vec::try_from(masks_TKN.to_kind(Kind::Uint8)).expect("masks have three dimensions");
     let columns = (frames_TCHW.size()[3] / patch_px) as u32;
     let on_object = |frame: usize, object: usize, x: u32, y: u32| {
         let patch = (y / patch_px as u32) * columns + x / patch_px as u32;

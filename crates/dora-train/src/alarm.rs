@@ -12,8 +12,15 @@ pub struct CollapseAlarm {
     ln_out_dim: f64,
     patience_steps: u64,
     first_step: u64,
-    since: Option<(Collapse, u64)>,
-    told: Option<Collapse>,
+    watched: [Watched; 3],
+}
+
+/// One way to collapse, watched on its own: several may come and go side by side.
+#[derive(Debug)]
+struct Watched {
+    collapse: Collapse,
+    since_step: Option<u64>,
+    is_told: bool,
 }
 
 /// What a collapse looks like.
@@ -37,8 +44,8 @@ impl CollapseAlarm {
             ln_out_dim: (out_dim as f64).ln(),
             patience_steps: (total_steps / 20).clamp(50, 2000),
             first_step,
-            since: None,
-            told: None,
+            watched: [Collapse::UniformTeacher, Collapse::CertainTeacher, Collapse::LossAtUniform]
+                .map(|collapse| Watched { collapse, since_step: None, is_told: false }),
         }
     }
 
@@ -47,34 +54,25 @@ impl CollapseAlarm {
         if metrics.step < self.first_step {
             return None;
         }
-        let Some(collapse) = self.collapse(metrics) else {
-            (self.since, self.told) = (None, None);
-            return None;
-        };
-        let began = match self.since {
-            Some((same, began)) if same == collapse => began,
-            _ => metrics.step,
-        };
-        self.since = Some((collapse, began));
-        let is_long = metrics.step - began >= self.patience_steps;
-        if is_long && self.told != Some(collapse) {
-            self.told = Some(collapse);
-            return Some(collapse);
+        let at = |value: f64, limit: f64| (value - limit).abs() <= NEAR * self.ln_out_dim;
+        for watched in &mut self.watched {
+            let is_there = match watched.collapse {
+                Collapse::UniformTeacher => at(metrics.teacher_entropy, self.ln_out_dim),
+                Collapse::CertainTeacher => at(metrics.teacher_entropy, 0.0),
+                // Not `loss`: its scale differs with the form of the loss.
+                Collapse::LossAtUniform => at(metrics.loss_global, self.ln_out_dim),
+            };
+            if !is_there {
+                (watched.since_step, watched.is_told) = (None, false);
+                continue;
+            }
+            let since_step = *watched.since_step.get_or_insert(metrics.step);
+            if metrics.step - since_step >= self.patience_steps && !watched.is_told {
+                watched.is_told = true;
+                return Some(watched.collapse);
+            }
         }
         None
-    }
-
-    fn collapse(&self, metrics: &StepMetrics) -> Option<Collapse> {
-        let at = |value: f64, limit: f64| (value - limit).abs() <= NEAR * self.ln_out_dim;
-        if at(metrics.teacher_entropy, self.ln_out_dim) {
-            Some(Collapse::UniformTeacher)
-        } else if at(metrics.teacher_entropy, 0.0) {
-            Some(Collapse::CertainTeacher)
-        } else if at(metrics.loss_global, self.ln_out_dim) {
-            Some(Collapse::LossAtUniform)
-        } else {
-            None
-        }
     }
 }
 

@@ -8,12 +8,16 @@ use std::{
 
 use dora_model::{StateDict, StateError};
 use dora_store::{
-    FrameStore, atomic,
+    FrameStore, IngestOptions, Source, atomic,
     record::{self, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
+use crate::{
+    engine::Engine,
+    plan::Placement,
+    recipe::{Recipe, RecipeError},
+};
 
 const STATE: &str = "state.bin";
 const STUDENT: &str = "student.safetensors";
@@ -28,18 +32,20 @@ pub struct State {
     pub step: u64,
     /// The resolved recipe, as TOML.
     pub recipe: String,
+    /// The precision that `auto` came to: it decides the numbers.
+    pub precision: String,
     /// The data, in the order of the stores.
     pub stores: Vec<StoreIdentity>,
     files: Vec<FileSum>,
 }
 
 /// What makes a frame store the same one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreIdentity {
-    /// Name of the source.
-    pub source: String,
-    /// Digest of the source.
-    pub digest: u64,
+    /// The video.
+    pub source: Source,
+    /// How it was ingested.
+    pub options: IngestOptions,
     /// Number of frames.
     pub frames: u64,
 }
@@ -60,8 +66,29 @@ impl Record for State {
 impl StoreIdentity {
     /// The identity of an opened store.
     pub fn new(store: &FrameStore) -> Self {
-        let source = &store.header().source;
-        Self { source: source.name.clone(), digest: source.digest, frames: store.len() as u64 }
+        let header = store.header();
+        Self {
+            source: header.source.clone(),
+            options: header.options.clone(),
+            frames: store.len() as u64,
+        }
+    }
+
+    /// What differs from the store that stood in this place before.
+    fn difference(&self, before: &Self) -> Option<String> {
+        let name = &self.source.name;
+        if self.source != before.source && *name != before.source.name {
+            return Some(format!("a video is {name} and was {}", before.source.name));
+        }
+        if self.source != before.source {
+            return Some(format!("{name} has another place, size or date than before"));
+        }
+        (self != before).then(|| {
+            format!(
+                "{name} was ingested differently: {} frames and {} before, {:?} and {:?} before",
+                self.frames, before.frames, self.options, before.options
+            )
+        })
     }
 }
 
@@ -108,7 +135,7 @@ pub struct Found {
     /// What it says.
     pub state: State,
     /// Newer ones that are damaged, and how.
-    pub damaged: Vec<CheckpointError>,
+    pub damaged: Vec<(PathBuf, CheckpointError)>,
 }
 
 impl Checkpoints {
@@ -142,7 +169,6 @@ impl Checkpoints {
         let temporary = atomic::temporary_name(&folder).map_err(io_failed)?;
         let written = self.write(engine, &mut state, &temporary).and_then(|()| {
             if folder.exists() {
-                // A damaged one, which the run was not resumed from.
                 fs::remove_dir_all(&folder).map_err(io_failed)?;
             }
             atomic::publish_folder(&temporary, &folder).map_err(io_failed)
@@ -165,10 +191,19 @@ impl Checkpoints {
         for (_, folder) in self.list().into_iter().rev() {
             match verify(&folder) {
                 Ok(state) => return Ok(Some(Found { folder, state, damaged })),
-                Err(error) => damaged.push(error),
+                Err(error) => damaged.push((folder, error)),
             }
         }
-        damaged.into_iter().next().map_or(Ok(None), Err)
+        damaged.into_iter().next().map_or(Ok(None), |(_, error)| Err(error))
+    }
+
+    /// Renames a damaged checkpoint, so that it is never counted among the good ones.
+    pub fn set_aside(&self, damaged: &Path) {
+        if let Some(name) = damaged.file_name() {
+            let aside = self.folder.join(format!("damaged-{}", name.to_string_lossy()));
+            // What cannot be renamed is found damaged again.
+            let _ = fs::rename(damaged, aside);
+        }
     }
 
     fn write(
@@ -201,7 +236,7 @@ impl Checkpoints {
         let all = self.list();
         let old = all.len().saturating_sub(KEPT_LAST);
         for (step, folder) in all.into_iter().take(old) {
-            if step % keep_every_steps.max(1) != 0 {
+            if !step.is_multiple_of(keep_every_steps) {
                 // What cannot be removed only takes space.
                 let _ = fs::remove_dir_all(folder);
             }
@@ -229,8 +264,43 @@ impl Checkpoints {
 
 impl State {
     /// The state of a run after `step` steps.
-    pub fn new(step: u64, recipe: String, stores: Vec<StoreIdentity>) -> Self {
-        Self { step, recipe, stores, files: Vec::new() }
+    pub fn new(
+        step: u64,
+        recipe: &Recipe,
+        placement: &Placement,
+        stores: Vec<StoreIdentity>,
+    ) -> Result<Self, toml::ser::Error> {
+        let precision = placement.precision();
+        Ok(Self { step, recipe: recipe.to_toml()?, precision, stores, files: Vec::new() })
+    }
+
+    /// The state of the same run after `step` steps.
+    pub fn after(&self, step: u64) -> Self {
+        Self { step, ..self.clone() }
+    }
+
+    /// Everything that would make the run go on differently than it began, one sentence each.
+    ///
+    /// # Errors
+    /// If the recipe of either is not one of this version.
+    pub fn differences(&self, before: &Self) -> Result<Vec<String>, RecipeError> {
+        let parse = |state: &Self| {
+            Recipe::parse(&state.recipe, &[])
+                .map_err(|problems| RecipeError { path: "of the checkpoint".into(), problems })
+        };
+        let mut differences = parse(self)?.differing_keys(&parse(before)?);
+        if self.precision != before.precision {
+            let (now, then) = (&self.precision, &before.precision);
+            differences.push(format!("the precision on this machine is {now} and was {then}"));
+        }
+        if self.stores.len() != before.stores.len() {
+            let (now, then) = (self.stores.len(), before.stores.len());
+            differences.push(format!("there are {now} videos and were {then}"));
+        } else {
+            let pairs = self.stores.iter().zip(&before.stores);
+            differences.extend(pairs.filter_map(|(now, then)| now.difference(then)));
+        }
+        Ok(differences)
     }
 }
 
@@ -246,16 +316,24 @@ impl Found {
 /// Reads the state and compares every file with its checksum, before any tensor is believed.
 fn verify(folder: &Path) -> Result<State, CheckpointError> {
     let state: State = record::read_file(&folder.join(STATE))?;
-    for expected in &state.files {
-        let path = folder.join(&expected.name);
-        let found = sum(&path)?;
-        let damaged = |what| Err(CheckpointError::Damaged { path: path.clone(), what });
-        if found.size_bytes != expected.size_bytes {
-            let (found, expected) = (found.size_bytes, expected.size_bytes);
-            return damaged(format!("{found} of {expected} bytes are there"));
+    for name in [STUDENT, TEACHER, TRAINING] {
+        let path = folder.join(name);
+        let damaged =
+            |what: &str| CheckpointError::Damaged { path: path.clone(), what: what.into() };
+        let expected = state
+            .files
+            .iter()
+            .find(|file| file.name == name)
+            .ok_or_else(|| damaged("its checksum is missing"))?;
+        let found_bytes = fs::metadata(&path)
+            .map_err(|source| CheckpointError::Io { doing: "read", path: path.clone(), source })?
+            .len();
+        if found_bytes != expected.size_bytes {
+            let text = format!("{found_bytes} of {} bytes are there", expected.size_bytes);
+            return Err(damaged(&text));
         }
-        if found.crc32 != expected.crc32 {
-            return damaged("its checksum does not match".to_owned());
+        if sum(&path)?.crc32 != expected.crc32 {
+            return Err(damaged("its checksum does not match"));
         }
     }
     Ok(state)

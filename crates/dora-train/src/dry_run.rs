@@ -12,7 +12,7 @@ use crate::{
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
     run::new_engine,
-    schedule::Schedule,
+    schedule::{Schedule, ScheduleError},
 };
 
 /// Prints what a recipe means on this machine and takes a step on frames made up here; reads and
@@ -21,14 +21,18 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     let placement = Placement::new(recipe)?;
     print!("{}", recipe.to_toml().context("cannot write the recipe as TOML")?);
     println!();
-    describe(recipe, &placement);
+    let schedule = schedule(recipe)?;
+    if let Some(warning) = schedule.warning() {
+        println!("warning     {warning}");
+    }
+    describe(recipe, &placement, &schedule);
 
     let mut engine = new_engine(recipe, &placement)?;
     let frames_BTCHW = synthetic_frames(recipe);
     let sample_ids: Vec<u64> = (0..recipe.train.clips as u64).collect();
     let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
     let drawn = draws(recipe, 0, 0, placement.device);
-    let scheduled = schedule(recipe).at(0);
+    let scheduled = schedule.at(0);
     let started = Instant::now();
     let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
     let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
@@ -37,21 +41,24 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     println!(
         "one step    loss {loss:.4}, {step_s:.2} s, the first and slowest, on synthetic frames"
     );
-    if let Some(peak) = peak_resident_bytes() {
+    if let (Device::Cpu, Some(peak)) = (placement.device, peak_resident_bytes()) {
         println!("memory      {} at the most, measured", gibibytes(peak));
     }
     Ok(())
 }
 
-fn describe(recipe: &Recipe, placement: &Placement) {
+fn describe(recipe: &Recipe, placement: &Placement, schedule: &Schedule) {
     let config = network_config(recipe);
     let weights = Network::init(&config, &mut dora_data::rng::stream(0, "weights", &[]));
     let millions = |prefix: &str| weights.strip_prefix(prefix).numel() as f64 / 1e6;
     let images = StepImages::new(recipe);
     let estimate = MemoryEstimate::new(recipe, &config, &weights, placement.autocast.is_some());
-    let precision =
-        placement.autocast.map_or("float32".into(), |dtype| format!("{dtype:?} autocast"));
-    println!("device      {:?}, {precision}, {} threads", placement.device, tch::get_num_threads());
+    println!(
+        "device      {:?}, {}, {} threads",
+        placement.device,
+        placement.precision(),
+        tch::get_num_threads()
+    );
     println!(
         "parameters  {:.1} M in the encoder, {:.1} M in the head",
         millions("backbone."),
@@ -62,10 +69,8 @@ fn describe(recipe: &Recipe, placement: &Placement) {
         recipe.train.clips, images.teacher, images.student_global, images.student_local
     );
     println!(
-        "lr          {:e} at its height: {:e} x {} clips / 256",
-        schedule(recipe).lr.base,
-        recipe.train.lr,
-        recipe.train.clips
+        "lr          {:.3e} at its height: {:e} x {} clips / 256",
+        schedule.lr.base, recipe.train.lr, recipe.train.clips
     );
     println!(
         "memory      {} estimated: parameters {}, activations {}, logits {}, views {}",
@@ -77,9 +82,9 @@ fn describe(recipe: &Recipe, placement: &Placement) {
     );
 }
 
-/// The schedule with an epoch of a thousand steps: only data knows the true length.
-fn schedule(recipe: &Recipe) -> Schedule {
-    Schedule::new(recipe, 1000, recipe.train.clips as u64)
+/// The schedule with epochs of a million steps: only data knows their true length.
+fn schedule(recipe: &Recipe) -> Result<Schedule, ScheduleError> {
+    Schedule::new(recipe, 1_000_000, recipe.train.clips as u64)
 }
 
 /// Frames of slanted stripes, another slant for each clip and frame.

@@ -151,6 +151,7 @@ impl Engine {
         if let Some(error) = self.non_finite(&loss, &grad_norms, &trace) {
             let named = |(name, tensor): &(&str, &Tensor)| ((*name).to_owned(), tensor.detach());
             self.capture = Some(trace.iter().map(named).collect());
+            clear_grads(&self.student.state().tensors())?;
             return Err(error);
         }
 

@@ -13,5 +13,6 @@ pub mod plan;
 pub mod progress;
 pub mod recipe;
 pub mod run;
+mod run_folder;
 pub mod schedule;
 pub mod span;

@@ -3,15 +3,15 @@
 mod guard;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use dora_train::{
     dry_run,
+    plan::Placement,
     recipe::Recipe,
     run::{self, Ended},
 };
@@ -88,16 +88,15 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
                     "no frame store to train on: give --store, or use `cargo xtask train --video FILE`"
                 );
             }
-            if fresh {
-                put_aside(&run_dir)?;
-            }
-            Ok(report(&run::train(&recipe, &stores, &run_dir)?, &run_dir))
+            Ok(report(&run::train(&recipe, &stores, &run_dir, fresh)?, &run_dir))
         }
     }
 }
 
 fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
     let recipe = recipe.read()?;
+    // Before hours of decoding: can this machine do what the recipe asks?
+    Placement::new(&recipe)?;
     let videos = if videos.is_empty() { recipe.data.videos.clone() } else { videos };
     if videos.is_empty() {
         bail!(
@@ -112,20 +111,6 @@ fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
     });
     println!("{needs}");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Renames an existing run to the first free name with a number.
-fn put_aside(run_dir: &Path) -> anyhow::Result<()> {
-    if !run_dir.exists() {
-        return Ok(());
-    }
-    let name = run_dir.file_name().context("--run-dir must name a folder")?.to_string_lossy();
-    let mut names = (1..).map(|number| run_dir.with_file_name(format!("{name}.old-{number}")));
-    let aside = names.find(|path| !path.exists()).context("no free name for the old run")?;
-    fs::rename(run_dir, &aside)
-        .with_context(|| format!("cannot put {} aside", run_dir.display()))?;
-    eprintln!("the run that was in {} lies in {} now", run_dir.display(), aside.display());
-    Ok(())
 }
 
 fn report(ended: &Ended, run_dir: &Path) -> ExitCode {

@@ -1,12 +1,11 @@
 //! The figures of a step: computed together, read from the device at once, written as JSON lines.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
 };
 
-use dora_store::atomic;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -17,7 +16,7 @@ use crate::engine::{Scheduled, StepOutput};
 pub struct StepMetrics {
     /// Steps taken, this one included.
     pub step: u64,
-    /// Epochs begun or done, as a fraction.
+    /// Epochs done, with the fraction of the one under way.
     pub epoch: f64,
     /// What was minimised.
     pub loss: f64,
@@ -118,27 +117,30 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file of a run that goes on after `step` steps: lines of later steps, which a killed
-    /// run left behind, are taken out, and so is a torn last line.
+    /// Opens the file of a run that goes on after `step` steps: what a killed run wrote of later
+    /// steps is cut off, and so is a torn last line.
     pub fn resume(run_dir: &Path, step: u64) -> io::Result<Self> {
-        let path = run_dir.join("metrics.jsonl");
-        if path.exists() {
-            let mut kept = String::new();
-            for line in BufReader::new(File::open(&path)?).split(b'\n') {
-                let line = line?;
-                let metrics: Result<StepMetrics, _> = serde_json::from_slice(&line);
-                if let (Ok(metrics), Ok(line)) = (metrics, String::from_utf8(line))
-                    && metrics.step <= step
-                {
-                    kept.push_str(&line);
-                    kept.push('\n');
-                }
-            }
-            if fs::metadata(&path)?.len() != kept.len() as u64 {
-                atomic::write_file(&path, kept.as_bytes())?;
-            }
+        /// The one field that decides, so that lines of other versions stay.
+        #[derive(Deserialize)]
+        struct Line {
+            step: u64,
         }
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let path = run_dir.join("metrics.jsonl");
+        let file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
+        let mut kept_bytes = 0;
+        let mut reader = BufReader::new(&file);
+        let mut text = Vec::new();
+        loop {
+            text.clear();
+            let read_bytes = reader.read_until(b'\n', &mut text)?;
+            let is_kept = text.ends_with(b"\n")
+                && serde_json::from_slice(&text).is_ok_and(|line: Line| line.step <= step);
+            if !is_kept {
+                break;
+            }
+            kept_bytes += read_bytes as u64;
+        }
+        file.set_len(kept_bytes)?;
         Ok(Self { path, file })
     }
 

@@ -58,6 +58,11 @@ impl Placement {
         };
         Ok(Self { device, autocast: use_bfloat16.then_some(AutocastDtype::BFloat16) })
     }
+
+    /// The precision of the encoders in words.
+    pub fn precision(&self) -> String {
+        self.autocast.map_or("float32".into(), |dtype| format!("{dtype:?} autocast"))
+    }
 }
 
 /// Whether the CPU has matrix units for bfloat16 (AMX). Without them libtorch's bfloat16 products

@@ -1,7 +1,6 @@
 //! A run from its first step, or from its last checkpoint, to its end.
 
 use std::{
-    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -16,7 +15,7 @@ use dora_data::{
 };
 use dora_eval::pictures::track_strip;
 use dora_model::{Network, StateDict};
-use dora_store::{FrameStore, atomic};
+use dora_store::FrameStore;
 use tch::{Device, Kind};
 
 use crate::{
@@ -28,8 +27,13 @@ use crate::{
     plan::{Placement, StepImages, draws, method, network_config},
     progress::Progress,
     recipe::Recipe,
+    run_folder::RunFolder,
     schedule::Schedule,
+    span::Span,
 };
+
+/// What to do about a disk that takes no more.
+const ROOM: &str = "free some space or choose another --run-dir, and start the same command again";
 
 /// How a run ended.
 #[derive(Debug)]
@@ -44,8 +48,14 @@ pub struct Ended {
     pub signal: Option<i32>,
 }
 
-/// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one.
-pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Result<Ended> {
+/// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one; `fresh` puts
+/// what is there aside first.
+pub fn train(
+    recipe: &Recipe,
+    stores: &[PathBuf],
+    run_dir: &Path,
+    fresh: bool,
+) -> anyhow::Result<Ended> {
     let placement = Placement::new(recipe)?;
     let device = placement.device;
     let stores = open_stores(stores)?;
@@ -55,19 +65,21 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
     let loader_spec = loader_spec(recipe);
     let steps_per_epoch = loader_spec.batches_per_epoch(&sampler)?;
     let clips_per_step = recipe.train.clips as u64 * share.world_size;
-    let schedule = Schedule::new(recipe, steps_per_epoch, clips_per_step);
-    let clip_grid = recipe.model.patch_px;
+    let schedule = Schedule::new(recipe, steps_per_epoch, clips_per_step)?;
+    if let Some(warning) = schedule.warning() {
+        eprintln!("warning: {warning}");
+    }
 
-    let (_lock, recipe_toml) = prepare_run_dir(recipe, run_dir)?;
+    let folder = RunFolder::open(run_dir, fresh)?;
     let checkpoints = Checkpoints::open(run_dir)?;
     let mut engine = new_engine(recipe, &placement)?;
-    let mut step = resume(recipe, &identities, &checkpoints, &mut engine)?;
-    let mut metrics_file = MetricsFile::resume(run_dir, step).context("cannot write metrics")?;
-    let tracks_dir = run_dir.join("tracks");
-    fs::create_dir_all(&tracks_dir)
-        .with_context(|| format!("cannot make {}", tracks_dir.display()))?;
+    let start = State::new(0, recipe, &placement, identities)?;
+    let mut step = resume(&start, &checkpoints, &mut engine)?;
+    folder.write_recipe(&start.recipe)?;
+    let mut metrics_file = MetricsFile::resume(run_dir, step)
+        .with_context(|| format!("cannot go on in {}/metrics.jsonl", run_dir.display()))?;
 
-    let every = |span: crate::span::Span| span.steps(steps_per_epoch).max(1);
+    let every = |span: Span| span.steps(steps_per_epoch);
     let (checkpoint_every, keep_every, tracks_every) = (
         every(recipe.output.checkpoint_every),
         every(recipe.output.keep_every),
@@ -78,12 +90,14 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
     let mut alarm = CollapseAlarm::new(recipe.model.out_dim, first_watched, schedule.total_steps);
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let save = |engine: &Engine, step: u64| {
-        let state = State::new(step, recipe_toml.clone(), identities.clone());
-        checkpoints.save(engine, state, keep_every).with_context(|| {
-            let hint =
-                "free some space or choose another --run-dir, and start the same command again";
-            format!("cannot save a checkpoint; what was saved before is whole: {hint}")
+        checkpoints.save(engine, start.after(step), keep_every).with_context(|| {
+            format!("cannot save a checkpoint; what was saved before is whole: {ROOM}")
         })
+    };
+    // The steps since the last checkpoint are worth keeping, whatever ends the run.
+    let ending = |error: anyhow::Error, engine: &Engine, step: u64| match save(engine, step) {
+        Ok(saved) => error.context(format!("the run ended early, saved in {}", saved.display())),
+        Err(_) => error,
     };
 
     let mut signal = None;
@@ -96,7 +110,7 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
     let mut progress = Progress::new(step, schedule.total_steps);
     while step < schedule.total_steps && signal.is_none() {
         let started = Instant::now();
-        let batch = loader.next()?;
+        let batch = loader.next().map_err(|error| ending(error.into(), &engine, step))?;
         let sample_ids = batch.sample_ids();
         let keys =
             ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
@@ -108,7 +122,7 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
             Ok(output) => output,
             Err(error) => {
                 progress.end();
-                return Err(stop(&error, engine.take_capture(), step + 1, run_dir));
+                return Err(stopped(error, engine.take_capture(), step + 1, run_dir));
             }
         };
         step += 1;
@@ -117,9 +131,11 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
         let timing =
             Timing { step_s: started.elapsed().as_secs_f64(), data_s: batch.waited_s, images };
         let metrics = StepMetrics::new(&output, engine.center(), &scheduled, (step, epoch), timing);
-        metrics_file
-            .write(&metrics)
-            .with_context(|| format!("cannot write {}", metrics_file.path().display()))?;
+        if let Err(error) = metrics_file.write(&metrics) {
+            let path = metrics_file.path().display();
+            let error = anyhow::Error::new(error).context(format!("cannot write {path}: {ROOM}"));
+            return Err(ending(error, &engine, step));
+        }
         progress.step(&metrics);
         if let Some(collapse) = alarm.look(&metrics) {
             progress.say(&format!("warning: step {step}: {}", collapse.message()));
@@ -128,12 +144,18 @@ pub fn train(recipe: &Recipe, stores: &[PathBuf], run_dir: &Path) -> anyhow::Res
         if !output.tracks_V.is_empty()
             && (step.is_multiple_of(tracks_every) || is_last || step == 1)
         {
-            let strip = draw_tracks(&batch, recipe, keys, device, &output, clip_grid);
-            let path = tracks_dir.join(format!("step-{step}.png"));
-            strip.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            let strip = draw_tracks(&batch, recipe, keys, device, &output);
+            let path = folder.tracks().join(format!("step-{step}.png"));
+            if let Err(error) = strip.save(&path) {
+                progress.say(&format!("warning: cannot write {}: {error}", path.display()));
+            }
+        }
+        if is_last {
+            break;
         }
         signal = interrupt.caught();
-        if step.is_multiple_of(checkpoint_every) && !is_last && signal.is_none() {
+        let is_due = step.is_multiple_of(checkpoint_every) || step.is_multiple_of(keep_every);
+        if is_due && signal.is_none() {
             save(&engine, step)?;
         }
     }
@@ -175,68 +197,30 @@ fn open_stores(folders: &[PathBuf]) -> anyhow::Result<Vec<Arc<FrameStore>>> {
     Ok(stores)
 }
 
-/// Makes the run's folder, locks it for this process and writes the resolved recipe.
-fn prepare_run_dir(recipe: &Recipe, run_dir: &Path) -> anyhow::Result<(File, String)> {
-    let shown = run_dir.display();
-    fs::create_dir_all(run_dir).with_context(|| format!("cannot make the run folder {shown}"))?;
-    let lock = File::create(run_dir.join(".lock")).with_context(|| {
-        format!("cannot write to the run folder {shown}; choose another with --run-dir")
-    })?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "another training writes to {shown}: wait for it, or choose another folder with --run-dir"
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {shown}"));
-        }
-    }
-    let toml = recipe.to_toml().context("cannot write the recipe as TOML")?;
-    let path = run_dir.join("recipe.toml");
-    if !path.exists() {
-        atomic::write_file(&path, toml.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok((lock, toml))
-}
-
 /// Loads the newest whole checkpoint; returns the steps that it has taken.
-fn resume(
-    recipe: &Recipe,
-    stores: &[StoreIdentity],
-    checkpoints: &Checkpoints,
-    engine: &mut Engine,
-) -> anyhow::Result<u64> {
+fn resume(start: &State, checkpoints: &Checkpoints, engine: &mut Engine) -> anyhow::Result<u64> {
     let found = checkpoints.newest().context(
         "every checkpoint of this run is damaged: `--fresh` puts the run aside and starts anew",
     )?;
     let Some(found) = found else { return Ok(0) };
-    let saved = Recipe::parse(&found.state.recipe, &[]).map_err(|problems| {
-        anyhow!("the recipe in {} is none: {}", found.folder.display(), problems.join("; "))
-    })?;
-    let mut differences = recipe.differing_keys(&saved);
-    if stores != found.state.stores {
-        let names = |stores: &[StoreIdentity]| {
-            stores.iter().map(|s| format!("{} ({} frames)", s.source, s.frames)).collect::<Vec<_>>()
-        };
-        let (now, then) = (names(stores).join(", "), names(&found.state.stores).join(", "));
-        differences.push(format!("the videos are {now} and were {then}"));
-    }
+    let shown = found.folder.display();
+    let differences = start
+        .differences(&found.state)
+        .with_context(|| format!("the recipe in {shown} cannot be read by this version"))?;
     if !differences.is_empty() {
         bail!(
-            "the run in {} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
-            found.folder.display(),
+            "the run in {shown} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
             differences.join("\n  ")
         );
     }
-    found.load_into(engine)?;
-    for damaged in found.damaged {
-        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(damaged));
+    found.load_into(engine).with_context(|| format!("cannot load {shown}"))?;
+    eprintln!("going on from {shown}");
+    let step = found.state.step;
+    for (folder, flaw) in found.damaged {
+        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
+        checkpoints.set_aside(&folder);
     }
-    eprintln!("going on from {}", found.folder.display());
-    Ok(found.state.step)
+    Ok(step)
 }
 
 fn draw_tracks(
@@ -245,26 +229,35 @@ fn draw_tracks(
     keys: ViewKeys<'_>,
     device: Device,
     output: &StepOutput,
-    patch_px: i64,
 ) -> image::RgbImage {
     let first = batch.frames_BTCHW.narrow(0, 0, 1);
     let keys = ViewKeys { sample_ids: &keys.sample_ids[..1], ..keys };
     let plain_VBTCHW = plain_global_views(&first, &recipe.views, keys, device);
     let frames_TCHW = plain_VBTCHW.get(0).get(0).to_device(Device::Cpu);
     let masks_TKN = output.tracks_V[0].masks_BTKN.get(0).to_device(Device::Cpu);
-    track_strip(&frames_TCHW, &masks_TKN, patch_px)
+    track_strip(&frames_TCHW, &masks_TKN, recipe.model.patch_px)
 }
 
 /// The error of a step that failed, after its capture is written.
-fn stop(error: &StepError, capture: Option<StateDict>, step: u64, run_dir: &Path) -> anyhow::Error {
+fn stopped(
+    error: StepError,
+    capture: Option<StateDict>,
+    step: u64,
+    run_dir: &Path,
+) -> anyhow::Error {
+    let StepError::NonFinite { .. } = error else {
+        return anyhow::Error::new(error).context(format!("step {step} failed"));
+    };
     let path = run_dir.join(format!("capture-step-{step}.safetensors"));
     let captured = match capture.map(|capture| capture.write(&path)) {
         None => String::new(),
         Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
-        Some(Err(reason)) => format!("; what it worked on was not written: {reason}"),
+        Some(Err(reason)) => {
+            format!("; what it worked on was not kept: {:#}", anyhow::Error::new(reason))
+        }
     };
     anyhow!(
-        "step {step} stopped the run: {error}{captured}; the checkpoints before it are whole: \
-         start anew with a lower `train.lr` and another --run-dir"
+        "step {step} stopped the run: {error}{captured}; start anew with a lower `train.lr` and \
+         another --run-dir"
     )
 }

@@ -9,8 +9,6 @@ use crate::{engine::Scheduled, recipe::Recipe};
 pub struct Schedule {
     /// Steps of the run.
     pub total_steps: u64,
-    /// Steps of an epoch.
-    pub steps_per_epoch: u64,
     /// Learning rate, scaled for the clips of a step.
     pub lr: Cosine,
     weight_decay: Cosine,
@@ -26,9 +24,27 @@ struct TempWarmup {
     steps: u64,
 }
 
+/// A part of the schedule that outlasts the run.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{key}` lasts {steps} steps, but `train.length` is {total_steps}: shorten the one (`--set \"{key}=N steps\"`) or lengthen the other"
+)]
+pub struct ScheduleError {
+    key: &'static str,
+    steps: u64,
+    total_steps: u64,
+}
+
 impl Schedule {
     /// The schedules for steps of `clips_per_step` clips over all processes.
-    pub fn new(recipe: &Recipe, steps_per_epoch: u64, clips_per_step: u64) -> Self {
+    ///
+    /// # Errors
+    /// If the run is over before the learning rate is at its height or the last layer learns.
+    pub fn new(
+        recipe: &Recipe,
+        steps_per_epoch: u64,
+        clips_per_step: u64,
+    ) -> Result<Self, ScheduleError> {
         let (train, method) = (&recipe.train, &recipe.method);
         let total_steps = train.length.steps(steps_per_epoch);
         // The learning rate is meant for 256 clips (Goyal et al. 2017, linear scaling).
@@ -40,9 +56,16 @@ impl Schedule {
             warmup_steps: train.lr_warmup.steps(steps_per_epoch),
             total_steps,
         };
-        Self {
+        let frozen_steps = train.freeze_last_layer.steps(steps_per_epoch);
+        for (key, steps) in
+            [("train.lr_warmup", lr.warmup_steps), ("train.freeze_last_layer", frozen_steps)]
+        {
+            if steps >= total_steps {
+                return Err(ScheduleError { key, steps, total_steps });
+            }
+        }
+        Ok(Self {
             total_steps,
-            steps_per_epoch,
             lr,
             weight_decay: Cosine::new(train.weight_decay, train.weight_decay_end, total_steps),
             momentum: Cosine::new(train.momentum, train.momentum_end, total_steps),
@@ -51,8 +74,18 @@ impl Schedule {
                 end: method.teacher_temp,
                 steps: method.warmup_teacher_temp_for.steps(steps_per_epoch),
             },
-            frozen_steps: train.freeze_last_layer.steps(steps_per_epoch),
-        }
+            frozen_steps,
+        })
+    }
+
+    /// What is possible but hardly meant.
+    pub fn warning(&self) -> Option<String> {
+        (self.lr.base < self.lr.end).then(|| {
+            format!(
+                "the learning rate rises from {:.2e} to `train.lr_end`, {:.2e}, since a step has few clips: raise `train.lr` or lower `train.lr_end`",
+                self.lr.base, self.lr.end
+            )
+        })
     }
 
     /// The values of `step`, counted from 0.

@@ -120,6 +120,14 @@ impl Bench {
         child
     }
 
+    fn checkpoints(&self, run: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(run).join("checkpoints")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     /// Fails unless two runs ended with the same bytes and went through the same losses.
     fn assert_same_end(&self, one: &str, other: &str) {
         for file in ["student", "teacher", "training"] {
@@ -191,7 +199,9 @@ fn the_baseline_and_both_losses_train() {
         ("paper", &["views.views=2", "tracker.layer=second_last", "train.precision=bfloat16"]),
     ];
     for (run, set) in cases {
-        let set = [set, &["train.length=2 steps"]].concat();
+        let short =
+            ["train.length=2 steps", "train.lr_warmup=1 steps", "train.freeze_last_layer=1 steps"];
+        let set = [set, &short].concat();
         assert_trained(&bench.train(run, &set));
         let text = fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
         let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -209,6 +219,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let mut killed = bench.start_until("killed", &[], "checkpoints/step-5");
     killed.kill().unwrap();
     killed.wait().unwrap();
+    assert!(!bench.path("killed/checkpoints/step-10").exists(), "the run ended before the kill");
     let resumed = bench.train("killed", &[]);
     assert_trained(&resumed);
     assert!(stderr(&resumed).contains("going on from"), "{}", stderr(&resumed));
@@ -246,10 +257,37 @@ fn a_cut_checkpoint_is_passed_over_for_the_one_before() {
         "{text}"
     );
     bench.assert_same_end("whole", "cut");
+    let checkpoints = bench.checkpoints("cut");
+    assert_eq!(checkpoints, ["damaged-step-10", "step-10", "step-5"]);
 
     cut("cut", 5);
     cut("cut", 10);
     assert_refused(&bench.train("cut", &[]), &["damaged", "--fresh"]);
+}
+
+#[test]
+fn the_last_two_checkpoints_and_every_nth_are_kept() {
+    let bench = Bench::new();
+    let set = ["output.checkpoint_every=2 steps", "output.keep_every=3 steps"];
+    assert_trained(&bench.train("run", &set));
+    assert_eq!(bench.checkpoints("run"), ["step-10", "step-3", "step-6", "step-9"]);
+}
+
+#[test]
+fn a_damaged_frame_ends_the_run_with_its_steps_saved() {
+    let bench = Bench::new();
+    let shard = fs::read_dir(bench.path("walk.store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "jpgs"))
+        .unwrap();
+    let mut bytes = fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&shard, bytes).unwrap();
+    let output = bench.train("run", &["train.length=200 steps"]);
+    assert_refused(&output, &["the run ended early, saved in", "walk.store", "frame"]);
+    assert!(!bench.checkpoints("run").is_empty());
 }
 
 #[test]
@@ -264,7 +302,12 @@ fn another_recipe_or_video_does_not_go_on() {
     bench.add_store("other.store", 50);
     let mut other = bench.command("run", &[]);
     let output = other.arg("--store").arg(bench.path("other.store")).output().unwrap();
-    assert_refused(&output, &["the videos are", "other.store (50 frames)"]);
+    assert_refused(&output, &["there are 2 videos and were 1"]);
+    let mut other = Command::new(env!("CARGO_BIN_EXE_dora-train"));
+    other.arg("train").arg("--recipe").arg(bench.path("recipe.toml"));
+    other.arg("--run-dir").arg(bench.path("run")).arg("--store").arg(bench.path("other.store"));
+    let output = other.output().unwrap();
+    assert_refused(&output, &["a video is other.store and was walk.store"]);
     assert_eq!(before, fs::read(bench.path("run/metrics.jsonl")).unwrap());
 
     let output = bench.command("run", &["train.lr=0.1"]).arg("--fresh").output().unwrap();
@@ -308,6 +351,8 @@ fn all_problems_of_a_recipe_are_told_at_once() {
         ],
     );
     assert_refused(&check(&["method.name=dino"]), &["`method.name = \"dino\"` needs 2"]);
+    let long = bench.train("run", &["train.lr_warmup=10 steps"]);
+    assert_refused(&long, &["`train.lr_warmup` lasts 10 steps, but `train.length` is 10"]);
     let good = check(&[]);
     assert!(good.status.success(), "{}", stderr(&good));
     let needs: serde_json::Value = serde_json::from_slice(&good.stdout).unwrap();
@@ -334,7 +379,7 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
     let output = bench.command("run", &["train.lr=0.128"]).arg("--dry-run").output().unwrap();
     assert_trained(&output);
     let text = String::from_utf8(output.stdout).unwrap();
-    for part in ["[tracker]", "1e-3 at its height", "estimated", "one step"] {
+    for part in ["[tracker]", "1.000e-3 at its height", "estimated", "one step"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!bench.path("run").exists());

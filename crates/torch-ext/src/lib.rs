@@ -1,6 +1,6 @@
 //! What tch lacks, as thin safe wrappers over symbols that libtorch exports.
 //!
-//! The only crate of the workspace with `unsafe` code and C++. Names follow PyTorch's; every C++
+//! The one crate of the workspace with C++, and with `unsafe` code for it. Names follow PyTorch's; every C++
 //! exception becomes a [`TorchError`].
 #![allow(unsafe_code)]
 

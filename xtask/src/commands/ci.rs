@@ -25,8 +25,12 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 };
 
 /// What makes the toy recipe short and still writes everything that a run writes.
-const SHORT_RUN: &[&str] =
-    &["train.length=4 steps", "train.lr_warmup=2 steps", "output.tracks_every=2 steps"];
+const SHORT_RUN: &[&str] = &[
+    "train.length=4 steps",
+    "train.lr_warmup=2 steps",
+    "train.freeze_last_layer=2 steps",
+    "output.tracks_every=2 steps",
+];
 
 type Step = (&'static str, fn(&Checkout) -> anyhow::Result<()>);
 

@@ -15,7 +15,7 @@ pub struct ViewSpec {
     pub global_px: u32,
     /// Range of a global view's share of the frame's area.
     pub global_area: [f64; 2],
-    /// Local crops of each frame, 0 for none.
+    /// Local crops of each frame.
     pub local_crops: u32,
     /// Side of a local crop.
     pub local_px: u32,

@@ -62,6 +62,7 @@ impl Recipe {
             ("train.clips", train.clips as i64, 4096),
             ("data.short_side_px", i64::from(data.short_side_px), 8192),
             ("data.jpeg_quality", i64::from(data.jpeg_quality), 100),
+            ("data.threads", (data.threads as i64).max(1), 1024),
             ("data.prefetch_batches", data.prefetch_batches as i64, 64),
         ] {
             let fits = (1..=most).contains(&value);
