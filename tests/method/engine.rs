@@ -10,6 +10,7 @@ use dora_model::{
 use dora_train::engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use tch::{Device, Kind, Tensor};
+use torch_ext::AutocastDtype;
 
 use super::{largest_difference, uniform};
 
@@ -78,6 +79,42 @@ fn masking_inside_the_encoder_is_masking_the_frames() {
     let masked_NCHW = masked_KBTCHW.permute([1, 2, 0, 3, 4, 5]).flatten(0, 2);
     let outside = network.backbone.forward(&masked_NCHW, Some(&drop_path(24)));
     assert!(largest_difference(&inside, &outside) < 1e-12);
+}
+
+#[test]
+fn the_second_last_layer_gives_queries_and_keys_but_not_tokens() {
+    let shallow = NetworkConfig { vit: VitConfig { depth: 1, ..CONFIG.vit }, ..CONFIG };
+    let network = |config| {
+        Network::new(config, &weights(), Device::Cpu, Kind::Double, false).unwrap().backbone
+    };
+    let (deep, shallow) = (network(&CONFIG), network(&shallow));
+    let image = uniform(1, &[2, 3, 32, 32], Kind::Double);
+    let second_last = deep.features(&image, TrackerLayer::SecondLast);
+    let last_of_shallow = shallow.features(&image, TrackerLayer::Last);
+    let equal = |a: &Tensor, b: &Tensor| largest_difference(a, b) < 1e-12;
+    assert!(equal(&second_last.queries_NHSE, &last_of_shallow.queries_NHSE));
+    assert!(equal(&second_last.keys_NHSE, &last_of_shallow.keys_NHSE));
+    assert!(equal(&second_last.tokens_NSD, &deep.forward(&image, None)));
+    assert!(!equal(&second_last.tokens_NSD, &last_of_shallow.tokens_NSD));
+}
+
+#[test]
+fn bfloat16_stays_near_float32_and_keeps_the_weights_in_float32() {
+    let run = |autocast| {
+        let method = Method { autocast, ..method() };
+        let mut engine =
+            Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Float).unwrap();
+        let global = uniform(1, &[1, 2, 2, 3, 32, 32], Kind::Float);
+        let local = uniform(2, &[2, 2, 2, 3, 16, 16], Kind::Float);
+        let draws = Draws { head_ids: vec![2, 0], drop_path: None };
+        let output = engine.step(&global, &local, &draws, &scheduled(false)).unwrap();
+        assert_eq!(output.tracks_V[0].maps_BTKN.kind(), Kind::Float);
+        assert!(engine.student().state().iter().all(|(_, tensor)| tensor.kind() == Kind::Float));
+        output.loss.teacher_entropy.double_value(&[])
+    };
+    let (full, low) = (run(None), run(Some(AutocastDtype::BFloat16)));
+    assert_ne!(full, low, "autocast changed nothing");
+    assert!((full - low).abs() < 0.02, "{full} and {low}");
 }
 
 #[test]
