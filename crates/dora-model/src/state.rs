@@ -13,14 +13,14 @@ use tch::{Device, Kind, TchError, Tensor};
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The file cannot be read or written as safetensors.
-    #[error("cannot {action} {path}")]
+    #[error("cannot {action} {path}: {reason}")]
     File {
         /// What was tried: `read` or `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// libtorch's or the format's reason.
-        source: TchError,
+        /// The system's or the format's reason.
+        reason: String,
     },
     /// The model needs a tensor that is not there.
     #[error("the tensor `{0}` is missing")]
@@ -35,6 +35,17 @@ pub enum StateError {
         /// Shape of the model.
         expected: Vec<i64>,
     },
+}
+
+impl StateError {
+    fn file(action: &'static str, path: &Path, error: TchError) -> Self {
+        // tch's own text names the file once more.
+        let reason = match error {
+            TchError::SafeTensorError { err, .. } => err.to_string(),
+            other => other.to_string(),
+        };
+        Self::File { action, path: path.into(), reason }
+    }
 }
 
 /// Name and shape of a parameter.
@@ -58,11 +69,8 @@ impl StateDict {
 
     /// Reads a safetensors file; tensors arrive on the CPU with the dtypes of the file.
     pub fn read(path: &Path) -> Result<Self, StateError> {
-        let tensors = Tensor::read_safetensors(path).map_err(|source| StateError::File {
-            action: "read",
-            path: path.into(),
-            source,
-        })?;
+        let tensors = Tensor::read_safetensors(path)
+            .map_err(|error| StateError::file("read", path, error))?;
         Ok(Self(tensors.into_iter().collect()))
     }
 
@@ -72,11 +80,8 @@ impl StateDict {
             .iter()
             .map(|(name, tensor)| (name, tensor.detach().to_device(Device::Cpu).contiguous()))
             .collect();
-        Tensor::write_safetensors(&tensors, path).map_err(|source| StateError::File {
-            action: "write",
-            path: path.into(),
-            source,
-        })
+        Tensor::write_safetensors(&tensors, path)
+            .map_err(|error| StateError::file("write", path, error))
     }
 
     /// The tensor of a name, sharing its storage.

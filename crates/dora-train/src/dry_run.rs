@@ -1,6 +1,9 @@
 //! `--dry-run`: the resolved plan, and one step on synthetic frames to see that it works.
 
-use std::time::Instant;
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
 
 use anyhow::Context;
 use dora_data::augment::{ViewKeys, views};
@@ -8,83 +11,94 @@ use dora_model::Network;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
+    engine::Scheduled,
     memory::{MemoryEstimate, peak_resident_bytes},
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
     run::new_engine,
-    schedule::{Schedule, ScheduleError},
+    schedule::{lr_warning, scaled_lr},
 };
 
 /// Prints what a recipe means on this machine and takes a step on frames made up here; reads and
 /// writes no file.
 pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     let placement = Placement::new(recipe)?;
-    print!("{}", recipe.to_toml().context("cannot write the recipe as TOML")?);
-    println!();
-    let schedule = schedule(recipe)?;
-    if let Some(warning) = schedule.warning() {
-        println!("warning     {warning}");
-    }
-    describe(recipe, &placement, &schedule);
+    let toml = recipe.to_toml().context("cannot write the recipe as TOML")?;
+    show(&[toml, String::new()])?;
+    show(&describe(recipe, &placement))?;
 
     let mut engine = new_engine(recipe, &placement)?;
     let frames_BTCHW = synthetic_frames(recipe);
     let sample_ids: Vec<u64> = (0..recipe.train.clips as u64).collect();
     let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
     let drawn = draws(recipe, 0, 0, placement.device);
-    let scheduled = schedule.at(0);
+    let scheduled = Scheduled {
+        lr: scaled_lr(recipe, recipe.train.clips as u64),
+        weight_decay: recipe.train.weight_decay,
+        momentum: recipe.train.momentum,
+        teacher_temp: recipe.method.teacher_temp,
+        freeze_last_layer: false,
+    };
     let started = Instant::now();
     let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
     let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
     let loss = output.loss.total.double_value(&[]);
     let step_s = started.elapsed().as_secs_f64();
-    println!(
+    let mut lines = vec![format!(
         "one step    loss {loss:.4}, {step_s:.2} s, the first and slowest, on synthetic frames"
-    );
+    )];
     if let (Device::Cpu, Some(peak)) = (placement.device, peak_resident_bytes()) {
-        println!("memory      {} at the most, measured", gibibytes(peak));
+        lines.push(format!("memory      {} at the most, measured", gibibytes(peak)));
     }
-    Ok(())
+    show(&lines)
 }
 
-fn describe(recipe: &Recipe, placement: &Placement, schedule: &Schedule) {
+/// The plan in lines.
+fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
     let config = network_config(recipe);
     let weights = Network::init(&config, &mut dora_data::rng::stream(0, "weights", &[]));
     let millions = |prefix: &str| weights.strip_prefix(prefix).numel() as f64 / 1e6;
     let images = StepImages::new(recipe);
     let estimate = MemoryEstimate::new(recipe, &config, &weights, placement.autocast.is_some());
-    println!(
-        "device      {:?}, {}, {} threads",
-        placement.device,
-        placement.precision(),
-        tch::get_num_threads()
-    );
-    println!(
-        "parameters  {:.1} M in the encoder, {:.1} M in the head",
-        millions("backbone."),
-        millions("head.")
-    );
-    println!(
-        "step        {} clips: {} frames for the teacher, {} masked or whole frames and {} local crops for the student",
-        recipe.train.clips, images.teacher, images.student_global, images.student_local
-    );
-    println!(
-        "lr          {:.3e} at its height: {:e} x {} clips / 256",
-        schedule.lr.base, recipe.train.lr, recipe.train.clips
-    );
-    println!(
-        "memory      {} estimated: parameters {}, activations {}, logits {}, views {}",
-        gibibytes(estimate.total()),
-        gibibytes(estimate.parameters),
-        gibibytes(estimate.activations),
-        gibibytes(estimate.logits),
-        gibibytes(estimate.views)
-    );
+    let clips = recipe.train.clips;
+    let mut lines = vec![
+        format!(
+            "device      {:?}, {}, {} threads",
+            placement.device,
+            placement.precision(),
+            tch::get_num_threads()
+        ),
+        format!(
+            "parameters  {:.1} M in the encoder, {:.1} M in the head",
+            millions("backbone."),
+            millions("head.")
+        ),
+        format!(
+            "step        {clips} clips: {} frames for the teacher, {} masked or whole frames and {} local crops for the student",
+            images.teacher, images.student_global, images.student_local
+        ),
+        format!(
+            "lr          {:.3e} at its height: {:e} x {clips} clips / 256",
+            scaled_lr(recipe, clips as u64),
+            recipe.train.lr
+        ),
+        format!(
+            "memory      {} estimated: parameters {}, activations {}, logits {}, views {}",
+            gibibytes(estimate.total()),
+            gibibytes(estimate.parameters),
+            gibibytes(estimate.activations),
+            gibibytes(estimate.logits),
+            gibibytes(estimate.views)
+        ),
+    ];
+    lines.extend(lr_warning(recipe, clips as u64).map(|text| format!("warning     {text}")));
+    lines
 }
 
-/// The schedule with epochs of a million steps: only data knows their true length.
-fn schedule(recipe: &Recipe) -> Result<Schedule, ScheduleError> {
-    Schedule::new(recipe, 1_000_000, recipe.train.clips as u64)
+/// Writes lines to standard output, which a pager may close early.
+fn show(lines: &[String]) -> anyhow::Result<()> {
+    let text = lines.join("\n") + "\n";
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 /// Frames of slanted stripes, another slant for each clip and frame.

@@ -28,7 +28,7 @@ use crate::{
     progress::Progress,
     recipe::Recipe,
     run_folder::RunFolder,
-    schedule::Schedule,
+    schedule::{Schedule, lr_warning},
     span::Span,
 };
 
@@ -66,7 +66,7 @@ pub fn train(
     let steps_per_epoch = loader_spec.batches_per_epoch(&sampler)?;
     let clips_per_step = recipe.train.clips as u64 * share.world_size;
     let schedule = Schedule::new(recipe, steps_per_epoch, clips_per_step)?;
-    if let Some(warning) = schedule.warning() {
+    if let Some(warning) = lr_warning(recipe, clips_per_step) {
         eprintln!("warning: {warning}");
     }
 
@@ -253,7 +253,7 @@ fn stopped(
         None => String::new(),
         Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
         Some(Err(reason)) => {
-            format!("; what it worked on was not kept: {:#}", anyhow::Error::new(reason))
+            format!("; what it worked on was not kept: {reason}")
         }
     };
     anyhow!(

@@ -47,10 +47,8 @@ impl Schedule {
     ) -> Result<Self, ScheduleError> {
         let (train, method) = (&recipe.train, &recipe.method);
         let total_steps = train.length.steps(steps_per_epoch);
-        // The learning rate is meant for 256 clips (Goyal et al. 2017, linear scaling).
-        let base = train.lr * clips_per_step as f64 / 256.0;
         let lr = Cosine {
-            base,
+            base: scaled_lr(recipe, clips_per_step),
             end: train.lr_end,
             start: 0.0,
             warmup_steps: train.lr_warmup.steps(steps_per_epoch),
@@ -78,16 +76,6 @@ impl Schedule {
         })
     }
 
-    /// What is possible but hardly meant.
-    pub fn warning(&self) -> Option<String> {
-        (self.lr.base < self.lr.end).then(|| {
-            format!(
-                "the learning rate rises from {:.2e} to `train.lr_end`, {:.2e}, since a step has few clips: raise `train.lr` or lower `train.lr_end`",
-                self.lr.base, self.lr.end
-            )
-        })
-    }
-
     /// The values of `step`, counted from 0.
     pub fn at(&self, step: u64) -> Scheduled {
         let TempWarmup { start, end, steps } = self.teacher_temp;
@@ -99,4 +87,20 @@ impl Schedule {
             freeze_last_layer: step < self.frozen_steps,
         }
     }
+}
+
+/// The learning rate at its height: a recipe states it for 256 clips (Goyal et al. 2017, linear
+/// scaling).
+pub fn scaled_lr(recipe: &Recipe, clips_per_step: u64) -> f64 {
+    recipe.train.lr * clips_per_step as f64 / 256.0
+}
+
+/// What is possible but hardly meant.
+pub fn lr_warning(recipe: &Recipe, clips_per_step: u64) -> Option<String> {
+    let (scaled, end) = (scaled_lr(recipe, clips_per_step), recipe.train.lr_end);
+    (scaled < end).then(|| {
+        format!(
+            "the learning rate rises from {scaled:.2e} to `train.lr_end`, {end:.2e}, since a step has few clips: raise `train.lr` or lower `train.lr_end`"
+        )
+    })
 }
