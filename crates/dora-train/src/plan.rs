@@ -40,15 +40,8 @@ impl Placement {
     pub fn new(recipe: &Recipe) -> Result<Self, PlanError> {
         let has_cuda = || torch_ext::load_cuda() && Cuda::is_available();
         let device = match recipe.train.device {
-            DeviceName::Cpu => Device::Cpu,
-            DeviceName::Auto => {
-                if has_cuda() {
-                    Device::Cuda(0)
-                } else {
-                    Device::Cpu
-                }
-            }
-            DeviceName::Cuda if has_cuda() => Device::Cuda(0),
+            DeviceName::Auto | DeviceName::Cuda if has_cuda() => Device::Cuda(0),
+            DeviceName::Auto | DeviceName::Cpu => Device::Cpu,
             DeviceName::Cuda => return Err(PlanError::NoCuda),
         };
         let use_bfloat16 = match recipe.train.precision {

@@ -10,8 +10,6 @@ use crate::{TorchError, ffi};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum AutocastDtype {
-    /// IEEE float16.
-    Half = 5,
     /// bfloat16.
     BFloat16 = 15,
 }
