@@ -18,6 +18,9 @@ fn main() {
         .warnings(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
         .file("cpp/torch_ext.cc")
+        .file("cpp/distributed.cc")
         .compile("torch_ext");
 }

@@ -1,38 +1,12 @@
-// The C++ half of torch-ext: each function wraps a few exported libtorch symbols, catches every
-// exception and gives its text back (null = success); the caller frees it with te_free_error.
+// Autocast, optimisers and lists of tensors. As in all files here, each function wraps a few exported
+// libtorch symbols and gives an exception's text back (null = success).
 
-#include <ATen/ATen.h>
+#include "guarded.h"
+
 #include <ATen/autocast_mode.h>
 #include <dlfcn.h>
 
-#include <cstring>
-#include <exception>
-#include <vector>
-
-using at::Tensor;
-using List = Tensor *const *;
-
 namespace {
-
-template <class F> char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
-
-std::vector<Tensor> collect(List tensors, size_t n) {
-  std::vector<Tensor> out;
-  out.reserve(n);
-  for (size_t i = 0; i < n; i++) out.push_back(*tensors[i]);
-  return out;
-}
 
 c10::DeviceType device_type(int is_cuda) {
   return is_cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU;

@@ -1,4 +1,4 @@
-//! Declarations of `cpp/torch_ext.cc` and the conversion of its errors.
+//! Declarations of the functions in `cpp/` and the conversion of their errors.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -8,6 +8,15 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 
 pub(crate) type List = *const *mut C_tensor;
+
+/// A `c10d::Store`, only ever behind a pointer.
+pub(crate) enum StoreHandle {}
+
+/// A `c10d::ProcessGroup`, only ever behind a pointer.
+pub(crate) enum GroupHandle {}
+
+/// A `c10d::Reducer`, only ever behind a pointer.
+pub(crate) enum ReducerHandle {}
 
 unsafe extern "C" {
     fn te_free_error(message: *mut c_char);
@@ -45,6 +54,50 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn te_lerp_each(targets: List, ends: List, n: usize, weight: f64) -> *mut c_char;
     pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
+    pub(crate) fn te_tcp_store(
+        host: *const c_char,
+        port: u16,
+        is_server: c_int,
+        timeout_ms: i64,
+        prefix: *const c_char,
+        out: *mut *mut StoreHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_store_free(store: *mut StoreHandle);
+    pub(crate) fn te_group(
+        store: *mut StoreHandle,
+        address: *const c_char,
+        rank: c_int,
+        size: c_int,
+        timeout_ms: i64,
+        out: *mut *mut GroupHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_group_free(group: *mut GroupHandle);
+    pub(crate) fn te_all_reduce(
+        group: *mut GroupHandle,
+        tensor: *mut C_tensor,
+        op: c_int,
+    ) -> *mut c_char;
+    pub(crate) fn te_broadcast(
+        group: *mut GroupHandle,
+        tensor: *mut C_tensor,
+        root: c_int,
+    ) -> *mut c_char;
+    pub(crate) fn te_all_gather(
+        group: *mut GroupHandle,
+        tensor: *mut C_tensor,
+        out: List,
+        n: usize,
+    ) -> *mut c_char;
+    pub(crate) fn te_barrier(group: *mut GroupHandle) -> *mut c_char;
+    pub(crate) fn te_reducer(
+        group: *mut GroupHandle,
+        params: List,
+        n: usize,
+        bucket_bytes: i64,
+        out: *mut *mut ReducerHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_reducer_prepare(reducer: *mut ReducerHandle) -> *mut c_char;
+    pub(crate) fn te_reducer_free(reducer: *mut ReducerHandle);
 }
 
 /// The handles of a list of tensors; valid while the tensors are borrowed.

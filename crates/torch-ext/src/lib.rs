@@ -5,10 +5,12 @@
 #![allow(unsafe_code)]
 
 mod autocast;
+mod distributed;
 mod ffi;
 mod lists;
 
 pub use autocast::{Autocast, AutocastDtype};
+pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{AdamW, AdamWLists, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each};
 
 /// An exception that libtorch threw, with the text that it gave.

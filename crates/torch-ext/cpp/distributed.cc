@@ -1,0 +1,115 @@
+// torch.distributed: the store that processes meet at, process groups, and DDP's gradient reducer.
+
+#include "guarded.h"
+#include "distributed.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+using c10d::ProcessGroup;
+using std::chrono::milliseconds;
+
+namespace {
+
+void finish(const c10::intrusive_ptr<c10d::Work> &work) { work->wait(); }
+
+} // namespace
+
+extern "C" {
+
+char *te_tcp_store(const char *host, uint16_t port, int is_server, int64_t timeout_ms,
+                   const char *prefix, StoreHandle **out) {
+  return guarded([&] {
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = is_server;
+    // Who meets here is checked by the group; waiting for it in the store would hide who is missing.
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout_ms);
+    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+    *out = new StoreHandle{c10::make_intrusive<c10d::PrefixStore>(prefix, store)};
+  });
+}
+
+void te_store_free(StoreHandle *handle) { delete handle; }
+
+char *te_group(StoreHandle *store, const char *address, int rank, int size, int64_t timeout_ms,
+               GroupHandle **out) {
+  return guarded([&] {
+    auto options = c10d::ProcessGroupGloo::Options::create(milliseconds(timeout_ms));
+    options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(address)};
+    auto gloo_store = c10::make_intrusive<c10d::PrefixStore>("gloo", store->store);
+    auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(gloo_store, rank, size, options);
+    auto group = c10::make_intrusive<ProcessGroup>(store->store, rank, size);
+    group->setBackend(c10::DeviceType::CPU, ProcessGroup::BackendType::GLOO, gloo);
+    group->setDefaultBackend(ProcessGroup::BackendType::GLOO);
+    *out = new GroupHandle{group};
+  });
+}
+
+void te_group_free(GroupHandle *handle) { delete handle; }
+
+char *te_all_reduce(GroupHandle *handle, Tensor *tensor, int op) {
+  return guarded([&] {
+    c10d::AllreduceOptions options;
+    options.reduceOp = static_cast<c10d::ReduceOp::RedOpType>(op);
+    std::vector<Tensor> tensors{*tensor};
+    finish(handle->group->allreduce(tensors, options));
+  });
+}
+
+char *te_broadcast(GroupHandle *handle, Tensor *tensor, int root) {
+  return guarded([&] {
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    std::vector<Tensor> tensors{*tensor};
+    finish(handle->group->broadcast(tensors, options));
+  });
+}
+
+char *te_all_gather(GroupHandle *handle, Tensor *tensor, List out, size_t n) {
+  return guarded([&] {
+    std::vector<std::vector<Tensor>> outputs{collect(out, n)};
+    std::vector<Tensor> inputs{*tensor};
+    finish(handle->group->allgather(outputs, inputs));
+  });
+}
+
+char *te_barrier(GroupHandle *handle) {
+  return guarded([&] { finish(handle->group->barrier()); });
+}
+
+char *te_reducer(GroupHandle *handle, List params, size_t n, int64_t bucket_bytes,
+                 c10d::Reducer **out) {
+  return guarded([&] {
+    auto variables = collect(params, n);
+    std::vector<bool> expect_sparse(n, false);
+    std::vector<size_t> limits{static_cast<size_t>(c10d::kDefaultFirstBucketBytes),
+                               static_cast<size_t>(bucket_bytes)};
+    auto buckets =
+        std::get<0>(c10d::compute_bucket_assignment_by_size(variables, limits, expect_sparse, {}));
+    // Gradients become ready from the last parameter to the first.
+    std::reverse(buckets.begin(), buckets.end());
+    *out = new c10d::Reducer(variables, buckets, handle->group, expect_sparse, bucket_bytes,
+                             /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
+                             /*param_names=*/{}, c10d::kDefaultFirstBucketBytes,
+                             /*skip_all_reduce_unused_params=*/false,
+                             /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{});
+  });
+}
+
+char *te_reducer_prepare(c10d::Reducer *reducer) {
+  return guarded([&] {
+    // Once the first backward has shown in which order gradients become ready.
+    if (reducer->should_rebuild_buckets()) reducer->rebuild_buckets();
+    reducer->prepare_for_backward({});
+  });
+}
+
+void te_reducer_free(c10d::Reducer *reducer) {
+  char *error = guarded([&] { delete reducer; });
+  free(error);
+}
+}
