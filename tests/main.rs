@@ -3,6 +3,7 @@
 #![allow(non_snake_case, clippy::unwrap_used)]
 
 mod data;
+mod distributed;
 mod method;
 mod reference;
 mod train;

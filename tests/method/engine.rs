@@ -42,6 +42,7 @@ fn method() -> Method {
         clip_grad: 3.0,
         norm_last_layer: false,
         autocast: None,
+        gradient_accumulation_steps: 1,
     }
 }
 
@@ -54,7 +55,7 @@ fn scheduled(freeze_last_layer: bool) -> Scheduled {
 }
 
 fn engine(method: Method) -> Engine {
-    Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Double).unwrap()
+    Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Double, None).unwrap()
 }
 
 /// One step of an engine on random views; `views` is 1 or 2.
@@ -103,7 +104,7 @@ fn bfloat16_stays_near_float32_and_keeps_the_weights_in_float32() {
     let run = |autocast| {
         let method = Method { autocast, ..method() };
         let mut engine =
-            Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Float).unwrap();
+            Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Float, None).unwrap();
         let global = uniform(1, &[1, 2, 2, 3, 32, 32], Kind::Float);
         let local = uniform(2, &[2, 2, 2, 3, 16, 16], Kind::Float);
         let draws = Draws { head_ids: vec![2, 0], drop_path: None };

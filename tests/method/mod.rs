@@ -16,7 +16,7 @@ fn cases() -> Config {
 }
 
 /// A tensor of values in [-1, 1] that a seed decides.
-fn uniform(seed: u64, shape: &[i64], kind: Kind) -> Tensor {
+pub(crate) fn uniform(seed: u64, shape: &[i64], kind: Kind) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let count = shape.iter().product::<i64>();
     let values: Vec<f64> =
@@ -24,7 +24,7 @@ fn uniform(seed: u64, shape: &[i64], kind: Kind) -> Tensor {
     Tensor::from_slice(&values).reshape(shape).to_kind(kind).to_device(Device::Cpu)
 }
 
-fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[])
 }

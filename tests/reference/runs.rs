@@ -41,10 +41,12 @@ fn check_run(name: &str, reduction: Reduction) {
         clip_grad: run.number("clip"),
         norm_last_layer: false,
         autocast: None,
+        gradient_accumulation_steps: 1,
     };
     let config = network_config(&vit, &head);
     let weights = network_weights(&vit, &head);
-    let mut engine = Engine::new(&config, method, &weights, Device::Cpu, Kind::Double).unwrap();
+    let mut engine =
+        Engine::new(&config, method, &weights, Device::Cpu, Kind::Double, None).unwrap();
     let global = vit.get("frames_BTCHW").to_kind(Kind::Double).unsqueeze(0);
     let local = vit.get("local_LBTCHW").to_kind(Kind::Double);
     for step in 0..run.integer("steps") as usize {

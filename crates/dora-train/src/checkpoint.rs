@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::Engine,
     plan::Placement,
+    position::Position,
     recipe::{Recipe, RecipeError},
 };
 
@@ -30,6 +31,10 @@ const KEPT_LAST: usize = 2;
 pub struct State {
     /// Steps that have been taken.
     pub step: u64,
+    /// What of the data they have seen.
+    pub position: Position,
+    /// Processes that trained together.
+    pub world_size: u64,
     /// The resolved recipe, as TOML.
     pub recipe: String,
     /// The precision that `auto` came to: it decides the numbers.
@@ -60,7 +65,7 @@ struct FileSum {
 impl Record for State {
     const NAME: &'static str = "checkpoint state";
     const MAGIC: [u8; 8] = *b"DORACKPT";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 impl StoreIdentity {
@@ -263,20 +268,35 @@ impl Checkpoints {
 }
 
 impl State {
-    /// The state of a run after `step` steps.
+    /// The state of a run of `world_size` processes before its first step.
     pub fn new(
-        step: u64,
         recipe: &Recipe,
         placement: &Placement,
+        world_size: u64,
         stores: Vec<StoreIdentity>,
     ) -> Result<Self, toml::ser::Error> {
         let precision = placement.precision();
-        Ok(Self { step, recipe: recipe.to_toml()?, precision, stores, files: Vec::new() })
+        let (step, position, recipe) = (0, Position::default(), recipe.to_toml()?);
+        Ok(Self { step, position, world_size, recipe, precision, stores, files: Vec::new() })
     }
 
-    /// The state of the same run after `step` steps.
-    pub fn after(&self, step: u64) -> Self {
-        Self { step, ..self.clone() }
+    /// The state of the same run after `step` steps that have seen the data up to `position`.
+    pub fn after(&self, step: u64, position: Position) -> Self {
+        Self { step, position, ..self.clone() }
+    }
+
+    /// A number that tells recipes and precisions apart.
+    pub fn recipe_digest(&self) -> u64 {
+        u64::from(crc32fast::hash(format!("{}{}", self.recipe, self.precision).as_bytes()))
+    }
+
+    /// A number that tells the data apart, wherever a machine keeps it.
+    pub fn stores_digest(&self) -> u64 {
+        let stores = self.stores.iter().map(|store| {
+            let StoreIdentity { source, options, frames } = store;
+            format!("{} {} {options:?} {frames}\n", source.name, source.size_bytes)
+        });
+        u64::from(crc32fast::hash(stores.collect::<String>().as_bytes()))
     }
 
     /// Everything that would make the run go on differently than it began, one sentence each.
@@ -288,7 +308,17 @@ impl State {
             Recipe::parse(&state.recipe, &[])
                 .map_err(|problems| RecipeError { path: "of the checkpoint".into(), problems })
         };
-        let mut differences = parse(self)?.differing_keys(&parse(before)?);
+        let (recipe, recipe_before) = (parse(self)?, parse(before)?);
+        let mut differences = recipe.differing_keys(&recipe_before);
+        let clips = |state: &Self, recipe: &Recipe| {
+            let batches = recipe.train.gradient_accumulation_steps as u64 * state.world_size;
+            recipe.train.clips as u64 * batches
+        };
+        if clips(self, &recipe) == clips(before, &recipe_before) {
+            // Another number of processes, and batches that make up for it.
+            let divides = ["`train.clips`", "`train.gradient_accumulation_steps`"];
+            differences.retain(|text| !divides.iter().any(|key| text.starts_with(key)));
+        }
         if self.precision != before.precision {
             let (now, then) = (&self.precision, &before.precision);
             differences.push(format!("the precision on this machine is {now} and was {then}"));

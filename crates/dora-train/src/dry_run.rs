@@ -17,17 +17,19 @@ use crate::{
     recipe::Recipe,
     run::new_engine,
     schedule::{lr_warning, scaled_lr},
+    world::World,
 };
 
-/// Prints what a recipe means on this machine and takes a step on frames made up here; reads and
+/// Prints what a recipe means for one process on this machine and takes a step on frames made up here; reads and
 /// writes no file.
 pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
-    let placement = Placement::new(recipe)?;
+    let world = World::alone();
+    let placement = Placement::new(recipe, &world)?;
     let toml = recipe.to_toml().context("cannot write the recipe as TOML")?;
     show(&[toml, String::new()])?;
     show(&describe(recipe, &placement))?;
 
-    let mut engine = new_engine(recipe, &placement)?;
+    let mut engine = new_engine(recipe, &placement, &world)?;
     let frames_BTCHW = synthetic_frames(recipe);
     let sample_ids: Vec<u64> = (0..recipe.train.clips as u64).collect();
     let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };

@@ -1,14 +1,25 @@
 //! One training step: teacher, tracker, student, loss, backward, clipping, optimiser, teacher update.
+//!
+//! With a process group, gradients are averaged over the ranks while backward still runs, and centre
+//! and loss figures afterwards, so that every rank takes the same step.
+
+use std::rc::Rc;
 
 use dora_core::{
     loss::{Loss, Reduction, cross_entropy_loss, next_center, teacher_probs},
     tracker::{ClipFeatures, TrackerSpec, Tracks, cls_attention, discover_and_track},
 };
 use dora_model::{DropPath, Network, NetworkConfig, StateDict, StateError, TrackerLayer};
-use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::{Autocast, AutocastDtype, TorchError, clear_grads, clip_grad_norm_each, lerp_each};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
+use torch_ext::{
+    Autocast, AutocastDtype, ProcessGroup, ReduceOp, Reducer, TorchError, clear_grads,
+    clip_grad_norm_each, lerp_each,
+};
 
-use crate::optim::AdamW;
+use crate::{laps::Laps, optim::AdamW, scaler::LossScaler};
+
+/// Gradients are reduced in pieces of this size, as PyTorch's DistributedDataParallel does.
+const BUCKET_BYTES: i64 = 25 << 20;
 
 /// What the student learns from, and how; the same for every step of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +38,8 @@ pub struct Method {
     pub norm_last_layer: bool,
     /// Computes encoders under autocast in this dtype; `None` is full precision.
     pub autocast: Option<AutocastDtype>,
+    /// Batches whose gradients are added up for one update, at least 1.
+    pub gradient_accumulation_steps: usize,
 }
 
 /// How objects are found and followed.
@@ -66,12 +79,14 @@ pub struct Scheduled {
 /// What a step leaves behind: tensors on the device, without gradient.
 #[derive(Debug)]
 pub struct StepOutput {
-    /// The loss and its parts.
+    /// The loss and its parts: means over accumulated batches and ranks.
     pub loss: Loss,
     /// Norms of the gradients before clipping, in the order of the parameters' names.
     pub grad_norms: Tensor,
-    /// The tracked objects of each view.
+    /// The tracked objects of each view of this rank's last batch.
     pub tracks_V: Vec<Tracks>,
+    /// False if a float16 gradient overflowed: nothing but the loss scale has changed.
+    pub is_taken: bool,
 }
 
 /// Why a step could not be finished; the weights are those before it.
@@ -88,6 +103,20 @@ pub enum StepError {
     /// libtorch refused an operation.
     #[error(transparent)]
     Torch(#[from] TorchError),
+    /// The backward pass failed; over several ranks, mostly since one of them is gone.
+    #[error("libtorch failed in backward: {0}")]
+    Backward(TchError),
+}
+
+/// Why an engine cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The values do not fit the sizes.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// libtorch refused.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
 }
 
 /// Student, teacher, centre and optimiser.
@@ -98,26 +127,70 @@ pub struct Engine {
     teacher: Network,
     center_1D: Tensor,
     optimizer: AdamW,
+    scaler: Option<LossScaler>,
+    ranks: Option<Ranks>,
+    pending: Option<Pending>,
+    laps: Laps,
     capture: Option<StateDict>,
 }
 
+/// The processes that take the same steps.
+#[derive(Debug)]
+struct Ranks {
+    group: Rc<ProcessGroup>,
+    reducer: Reducer,
+}
+
+/// What the batches of a step leave for its update.
+#[derive(Debug)]
+struct Pending {
+    batches: usize,
+    /// Sums over the batches, in the order of [`FIGURES`], then the teacher's mean logits.
+    sums: Tensor,
+    tracks_V: Vec<Tracks>,
+    /// The last batch's tensors in the order in which they are made, so that the first bad one is
+    /// where it began.
+    trace: Vec<(&'static str, Tensor)>,
+}
+
+/// Scalars of [`Loss`]: how many.
+const FIGURES: i64 = 5;
+
 impl Engine {
-    /// An engine whose student and teacher start from the same values.
+    /// An engine whose student and teacher start from the same values; with a `group`, one of
+    /// several that take the same steps and start from the same values.
     pub fn new(
         config: &NetworkConfig,
         method: Method,
         values: &StateDict,
         device: Device,
         kind: Kind,
-    ) -> Result<Self, StateError> {
+        group: Option<Rc<ProcessGroup>>,
+    ) -> Result<Self, EngineError> {
         let student = Network::new(config, values, device, kind, true)?;
         let teacher = Network::new(config, values, device, kind, false)?;
         let center_1D = Tensor::zeros([1, config.head.out_dim], (kind, device));
         let optimizer = AdamW::new(student.state());
-        Ok(Self { method, student, teacher, center_1D, optimizer, capture: None })
+        let scaler = (method.autocast == Some(AutocastDtype::Float16)).then(LossScaler::default);
+        let ranks = group.map(|group| -> Result<_, TorchError> {
+            let reducer = Reducer::new(&group, &student.state().tensors(), BUCKET_BYTES)?;
+            Ok(Ranks { group, reducer })
+        });
+        Ok(Self {
+            method,
+            student,
+            teacher,
+            center_1D,
+            optimizer,
+            scaler,
+            ranks: ranks.transpose()?,
+            pending: None,
+            laps: Laps::default(),
+            capture: None,
+        })
     }
 
-    /// One step on the views of a batch of clips, `global_VBTCHW` and `local_LBTCHW`.
+    /// One step on one batch: [`Engine::backward`], then [`Engine::update`].
     pub fn step(
         &mut self,
         global_VBTCHW: &Tensor,
@@ -125,20 +198,53 @@ impl Engine {
         draws: &Draws,
         scheduled: &Scheduled,
     ) -> Result<StepOutput, StepError> {
+        self.backward(global_VBTCHW, local_LBTCHW, draws, scheduled)?;
+        self.update(scheduled)
+    }
+
+    /// Adds to the gradients what the views of a batch of clips, `global_VBTCHW` and `local_LBTCHW`,
+    /// teach. An update takes `gradient_accumulation_steps` of these; the ranks reduce in the last.
+    pub fn backward(
+        &mut self,
+        global_VBTCHW: &Tensor,
+        local_LBTCHW: &Tensor,
+        draws: &Draws,
+        scheduled: &Scheduled,
+    ) -> Result<(), StepError> {
+        self.laps.start(self.center_1D.device());
         let (teacher_logits_VBTD, tracks_V) =
             no_grad(|| self.teach(global_VBTCHW, &draws.head_ids))?;
         let probs_VBTD =
             teacher_probs(&teacher_logits_VBTD, &self.center_1D, scheduled.teacher_temp);
+        self.laps.end("tracker");
 
         let (global_VBTKD, local_BTLD) =
             self.study(global_VBTCHW, local_LBTCHW, &tracks_V, draws)?;
-        let Method { student_temp, reduction, center_momentum, .. } = self.method;
+        self.laps.end("student");
+        let Method { student_temp, reduction, gradient_accumulation_steps, .. } = self.method;
         let loss =
             cross_entropy_loss(&probs_VBTD, &global_VBTKD, &local_BTLD, student_temp, reduction);
-        loss.total.backward();
+        self.laps.end("loss");
 
-        let grad_norms = self.clip_gradients()?;
-        // In the order in which they are made, so that the first bad one is where it began.
+        let batches = 1 + self.pending.as_ref().map_or(0, |pending| pending.batches);
+        if let Some(ranks) = &self.ranks
+            && batches == gradient_accumulation_steps
+        {
+            ranks.reducer.prepare_for_backward()?;
+        }
+        let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
+        let scaled = &loss.total * (scale / gradient_accumulation_steps as f64);
+        scaled.f_backward().map_err(StepError::Backward)?;
+        self.laps.end("backward");
+
+        let figures = [&loss.total, &loss.global, &loss.local, &loss.teacher_entropy, &loss.kl];
+        let batch_center_D =
+            teacher_logits_VBTD.flatten(0, 2).mean_dim([0].as_slice(), false, None);
+        let sums = Tensor::cat(&[Tensor::stack(&figures, 0).detach(), batch_center_D], 0);
+        let sums = match self.pending.take() {
+            Some(pending) => pending.sums + sums,
+            None => sums,
+        };
         let trace = [
             ("global_views", global_VBTCHW),
             ("local_crops", local_LBTCHW),
@@ -148,9 +254,56 @@ impl Engine {
             ("student_logits_global", &global_VBTKD),
             ("student_logits_local", &local_BTLD),
         ];
-        if let Some(error) = self.non_finite(&loss, &grad_norms, &trace) {
-            let named = |(name, tensor): &(&str, &Tensor)| ((*name).to_owned(), tensor.detach());
-            self.capture = Some(trace.iter().map(named).collect());
+        let trace = trace.map(|(name, tensor)| (name, tensor.detach())).into();
+        self.pending = Some(Pending { batches, sums, tracks_V, trace });
+        Ok(())
+    }
+
+    /// Takes the step that the batches since the last one prepared.
+    ///
+    /// # Errors
+    /// A number is not finite on any rank, which all ranks find alike; a rank is gone.
+    ///
+    /// # Panics
+    /// Without a batch before it.
+    pub fn update(&mut self, scheduled: &Scheduled) -> Result<StepOutput, StepError> {
+        let Pending { batches, sums, tracks_V, trace } =
+            self.pending.take().expect("an update after a batch");
+        let mut terms = batches;
+        if let Some(Ranks { group, .. }) = &self.ranks {
+            group.all_reduce(&sums, ReduceOp::Sum)?;
+            terms *= group.world_size();
+        }
+        let means = sums / terms as f64;
+        let figure = |index: i64| means.get(index);
+        let loss = Loss {
+            total: figure(0),
+            global: figure(1),
+            local: figure(2),
+            teacher_entropy: figure(3),
+            kl: figure(4),
+        };
+
+        let grad_norms = self.clip_gradients()?;
+        self.laps.end("clip");
+        // The one time in a step that the host waits for the device.
+        let are_finite = Vec::<bool>::try_from(Tensor::stack(
+            &[loss.total.isfinite(), grad_norms.isfinite().all()],
+            0,
+        ));
+        let [loss_is_finite, grads_are_finite] =
+            are_finite.ok().and_then(|flags| flags.try_into().ok()).unwrap_or([false; 2]);
+        let overflowed = loss_is_finite && !grads_are_finite;
+        if let Some(scaler) = &mut self.scaler
+            && scaler.update(overflowed)
+        {
+            clear_grads(&self.student.state().tensors())?;
+            return Ok(StepOutput { loss, grad_norms, tracks_V, is_taken: false });
+        }
+        if !(loss_is_finite && grads_are_finite) {
+            let error = self.non_finite(loss_is_finite, &grad_norms, &trace);
+            self.capture =
+                Some(trace.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect());
             clear_grads(&self.student.state().tensors())?;
             return Err(error);
         }
@@ -162,15 +315,16 @@ impl Engine {
         };
         self.optimizer.step(scheduled.lr, scheduled.weight_decay, is_frozen)?;
         clear_grads(&self.student.state().tensors())?;
+        self.laps.end("optimizer");
         lerp_each(
             &self.teacher.state().tensors(),
             &self.student.state().tensors(),
             1.0 - scheduled.momentum,
         )?;
-        let batch_center = teacher_logits_VBTD.flatten(0, 2).mean_dim([0].as_slice(), true, None);
-        self.center_1D = next_center(&self.center_1D, &batch_center, center_momentum);
-        let loss = Loss { total: loss.total.detach(), ..loss };
-        Ok(StepOutput { loss, grad_norms, tracks_V })
+        let batch_center = means.narrow(0, FIGURES, self.center_1D.size()[1]);
+        self.center_1D = next_center(&self.center_1D, &batch_center, self.method.center_momentum);
+        self.laps.end("momentum_teacher");
+        Ok(StepOutput { loss, grad_norms, tracks_V, is_taken: true })
     }
 
     /// The teacher's logits for whole frames, and the objects that its attention finds.
@@ -187,6 +341,9 @@ impl Engine {
             return Ok((logits.reshape([views, clips, frames, -1]), Vec::new()));
         };
         let features = self.encode(|| self.teacher.backbone.features(&images_NCHW, *layer))?;
+        let logits_ND = self.project(&self.teacher, &features.tokens_NSD.select(1, 0));
+        let logits_VBTD = logits_ND.reshape([views, clips, frames, -1]);
+        self.laps.end("teacher");
         let by_clip = |tensor: &Tensor| {
             let shape = [&[views, clips, frames], &tensor.size()[1..]].concat();
             tensor.to_kind(self.kind()).reshape(shape)
@@ -206,7 +363,6 @@ impl Engine {
             discover_and_track(&clip_features, spec)
         });
         let tracks_V = tracks_V.collect();
-        let logits_VBTD = self.project(&self.teacher, &tokens_VBTSD.select(3, 0));
         Ok((logits_VBTD, tracks_V))
     }
 
@@ -260,35 +416,34 @@ impl Engine {
         network.head.forward(&tokens.to_kind(self.kind()))
     }
 
+    /// Clips, and takes the loss scale out; the norms are those of the true gradients.
     fn clip_gradients(&self) -> Result<Tensor, TorchError> {
         let grads: Vec<Tensor> =
             self.student.state().tensors().iter().map(|param| param.grad()).collect();
-        clip_grad_norm_each(&grads.iter().collect::<Vec<_>>(), self.method.clip_grad, 1e-6)
+        let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
+        let grads: Vec<&Tensor> = grads.iter().collect();
+        clip_grad_norm_each(&grads, self.method.clip_grad, 1e-6, 1.0 / scale)
     }
 
     /// What is wrong with the numbers of a step, and the first tensor where.
     fn non_finite(
         &self,
-        loss: &Loss,
+        loss_is_finite: bool,
         grad_norms: &Tensor,
-        trace: &[(&str, &Tensor)],
-    ) -> Option<StepError> {
+        trace: &[(&'static str, Tensor)],
+    ) -> StepError {
         let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
-        let params = || self.student.state().iter();
-        let (what, tensor) = if !is_finite(&loss.total) {
-            let first = params()
-                .chain(trace.iter().copied())
-                .find(|(_, tensor)| !is_finite(tensor))
-                .map_or("loss", |(name, _)| name);
-            ("loss", first)
-        } else if !is_finite(grad_norms) {
+        let mut params = self.student.state().iter();
+        let (what, tensor) = if loss_is_finite {
             let is_bad = |index: usize| !grad_norms.double_value(&[index as i64]).is_finite();
-            let first = params().enumerate().find(|(index, _)| is_bad(*index));
+            let first = params.enumerate().find(|(index, _)| is_bad(*index));
             ("gradient", first.map_or("gradients", |(_, (name, _))| name))
         } else {
-            return None;
+            let made = trace.iter().map(|(name, tensor)| (*name, tensor));
+            let first = params.by_ref().chain(made).find(|(_, tensor)| !is_finite(tensor));
+            ("loss", first.map_or("loss of another rank or batch", |(name, _)| name))
         };
-        Some(StepError::NonFinite { what, tensor: tensor.to_owned() })
+        StepError::NonFinite { what, tensor: tensor.to_owned() }
     }
 
     fn kind(&self) -> Kind {
@@ -310,11 +465,36 @@ impl Engine {
         &self.center_1D
     }
 
-    /// Optimiser state and centre as named tensors.
+    /// Optimiser state, centre and loss scale as named tensors.
     pub fn training_state(&self) -> StateDict {
         let mut state = self.optimizer.state();
         state.insert("center", self.center_1D.shallow_clone());
+        if let Some(scaler) = &self.scaler {
+            state.insert("loss_scale", scaler.state());
+        }
         state
+    }
+
+    /// The factor of the loss under float16; 1 in other precisions.
+    pub fn loss_scale(&self) -> f64 {
+        self.scaler.as_ref().map_or(1.0, LossScaler::scale)
+    }
+
+    /// From now on every step notes how long its parts take; it waits for the device after each.
+    pub fn time_parts(&mut self) {
+        self.laps.switch_on();
+    }
+
+    /// Seconds by part since the last call, in the order of a step.
+    pub fn take_parts(&mut self) -> Vec<(&'static str, f64)> {
+        self.laps.take()
+    }
+
+    /// Every tensor that ranks of one run have alike, in a fixed order; storage is shared.
+    pub fn shared_tensors(&self) -> Vec<Tensor> {
+        let training = self.training_state();
+        let dicts = [self.student.state(), self.teacher.state(), &training];
+        dicts.iter().flat_map(|dict| dict.tensors()).map(Tensor::detach).collect()
     }
 
     /// What the step that failed with [`StepError::NonFinite`] worked on.
@@ -332,6 +512,9 @@ impl Engine {
         self.student.state().assign(student)?;
         self.teacher.state().assign(teacher)?;
         self.optimizer.load(training)?;
+        if let Some(scaler) = &mut self.scaler {
+            scaler.load(&training.get("loss_scale")?);
+        }
         let mut center = StateDict::default();
         center.insert("center", self.center_1D.shallow_clone());
         center.assign(training)

@@ -1,10 +1,12 @@
-//! The worker: checks a recipe, or trains on frame stores as one process on one device.
+//! The worker: checks a recipe, or trains on frame stores as one process on one device, alone or with
+//! others.
 
 mod guard;
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -14,7 +16,10 @@ use dora_train::{
     plan::Placement,
     recipe::Recipe,
     run::{self, Ended},
+    run_folder::put_aside,
+    world::World,
 };
+use signal_hook::consts::SIGUSR1;
 
 #[derive(Parser)]
 #[command(name = "dora-train", about = "Trains an encoder on frame stores")]
@@ -43,12 +48,18 @@ enum Command {
         /// The run's folder instead of the recipe's
         #[arg(long)]
         run_dir: Option<PathBuf>,
-        /// Put an existing run of this folder aside and start anew
-        #[arg(long)]
-        fresh: bool,
+        /// Seconds that processes wait for one another, when they meet and in each exchange
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+        timeout_s: u64,
         /// Print the resolved plan, take one step on synthetic frames, and stop
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Renames the run in a folder, if there is one, so that the next starts anew
+    PutAside {
+        /// The run's folder
+        #[arg(long)]
+        run_dir: PathBuf,
     },
 }
 
@@ -76,7 +87,11 @@ fn main() -> ExitCode {
 fn start(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { recipe, videos } => check(&recipe, videos),
-        Command::Train { recipe, stores, run_dir, fresh, dry_run } => {
+        Command::PutAside { run_dir } => {
+            put_aside(&run_dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Train { recipe, stores, run_dir, timeout_s, dry_run } => {
             let recipe = recipe.read()?;
             let run_dir = run_dir.unwrap_or_else(|| PathBuf::from(&recipe.output.run_dir));
             if dry_run {
@@ -88,7 +103,9 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
                     "no frame store to train on: give --store, or use `cargo xtask train --video FILE`"
                 );
             }
-            Ok(report(&run::train(&recipe, &stores, &run_dir, fresh)?, &run_dir))
+            let world = World::join(Duration::from_secs(timeout_s))?;
+            world.divide_cores();
+            Ok(report(&run::train(&recipe, &stores, &run_dir, &world)?, &run_dir))
         }
     }
 }
@@ -96,7 +113,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
 fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
     let recipe = recipe.read()?;
     // Before hours of decoding: can this machine do what the recipe asks?
-    Placement::new(&recipe)?;
+    Placement::new(&recipe, &World::alone())?;
     let videos = if videos.is_empty() { recipe.data.videos.clone() } else { videos };
     if videos.is_empty() {
         bail!(
@@ -113,23 +130,28 @@ fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says on the first rank how the run ended; gives the exit status on every rank.
 fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
-    let shown = run_dir.display();
-    if let Some(signal) = ended.signal {
+    let status = match ended.signal {
+        // It asks for a checkpoint before the job starts again, so that saving is success.
+        None | Some(SIGUSR1) => ExitCode::SUCCESS,
+        Some(signal) => ExitCode::from((128 + signal) as u8),
+    };
+    let Some(checkpoint) = &ended.checkpoint else { return status };
+    let (shown, checkpoint) = (run_dir.display(), checkpoint.display());
+    if ended.signal.is_some() {
         eprintln!(
-            "stopped after step {} of {}; the same command goes on from {}",
-            ended.step,
-            ended.total_steps,
-            ended.checkpoint.display()
+            "stopped after step {} of {}; the same command goes on from {checkpoint}",
+            ended.step, ended.last_step,
         );
-        return ExitCode::from((128 + signal) as u8);
+        return status;
     }
     eprintln!("trained {} steps", ended.step);
-    eprintln!("  checkpoint  {}", ended.checkpoint.display());
+    eprintln!("  checkpoint  {checkpoint}");
     eprintln!("  metrics     {shown}/metrics.jsonl");
     eprintln!("  pictures    {shown}/tracks/");
     eprintln!("next: cargo xtask train --video YOUR_VIDEO.mp4");
-    ExitCode::SUCCESS
+    status
 }
 
 impl RecipeArgs {

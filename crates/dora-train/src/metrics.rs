@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::engine::{Scheduled, StepOutput};
+use crate::engine::{Engine, Scheduled, StepOutput};
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,8 +30,9 @@ pub struct StepMetrics {
     pub kl: f64,
     /// L2 norm of the centre.
     pub center_norm: f64,
-    /// L2 norm of all gradients together, before clipping.
-    pub grad_norm: f64,
+    /// L2 norm of all gradients together, before clipping; none where a float16 gradient overflowed
+    /// and the step was left out.
+    pub grad_norm: Option<f64>,
     /// Share of a frame that each object covers, in the order of the drawn heads.
     pub mask_area: Vec<f64>,
     /// Share of masks without a patch.
@@ -42,7 +43,9 @@ pub struct StepMetrics {
     pub weight_decay: f64,
     /// Momentum of the teacher.
     pub momentum: f64,
-    /// Images through an encoder for each second of the step (teacher and student).
+    /// Factor of the loss for float16 gradients; 1 in other precisions.
+    pub loss_scale: f64,
+    /// Images through an encoder for each second of the step (teacher and student, all ranks).
     pub images_per_s: f64,
     /// Seconds that the step took, data included.
     pub step_s: f64,
@@ -57,7 +60,7 @@ pub struct Timing {
     pub step_s: f64,
     /// Waiting for data.
     pub data_s: f64,
-    /// Images through an encoder.
+    /// Images through an encoder, on all ranks.
     pub images: i64,
 }
 
@@ -65,7 +68,7 @@ impl StepMetrics {
     /// The figures of a step; waits for the device once.
     pub fn new(
         output: &StepOutput,
-        center: &Tensor,
+        engine: &Engine,
         scheduled: &Scheduled,
         (step, epoch): (u64, f64),
         timing: Timing,
@@ -76,7 +79,7 @@ impl StepMetrics {
             [&loss.total, &loss.global, &loss.local, &loss.teacher_entropy, &loss.kl, &grad_norm]
                 .map(|scalar| scalar.to_kind(Kind::Double))
                 .into();
-        scalars.push(center.norm().to_kind(Kind::Double));
+        scalars.push(engine.center().norm().to_kind(Kind::Double));
         if !output.tracks_V.is_empty() {
             let masks: Vec<&Tensor> = output.tracks_V.iter().map(|t| &t.masks_BTKN).collect();
             let masks_VBTKN = Tensor::stack(&masks, 0).to_kind(Kind::Double);
@@ -95,13 +98,14 @@ impl StepMetrics {
             loss_local: value(2),
             teacher_entropy: value(3),
             kl: value(4),
-            grad_norm: value(5),
+            grad_norm: output.is_taken.then(|| value(5)),
             center_norm: value(6),
             empty_masks: values.get(7).copied().unwrap_or(0.0),
             mask_area: values.get(8..).unwrap_or_default().to_vec(),
             lr: scheduled.lr,
             weight_decay: scheduled.weight_decay,
             momentum: scheduled.momentum,
+            loss_scale: engine.loss_scale(),
             images_per_s: timing.images as f64 / timing.step_s,
             step_s: timing.step_s,
             data_s: timing.data_s,

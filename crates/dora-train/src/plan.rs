@@ -11,6 +11,7 @@ use torch_ext::AutocastDtype;
 use crate::{
     engine::{Draws, Method, TrackerMethod},
     recipe::{DeviceName, LossName, MethodName, Precision, Recipe},
+    world::World,
 };
 
 const NORM_EPS: f64 = 1e-6;
@@ -24,6 +25,16 @@ pub enum PlanError {
         "`train.device` is \"cuda\", but libtorch finds no CUDA device here: run `cargo xtask doctor`, or set `train.device=auto`"
     )]
     NoCuda,
+    /// More processes on this machine than GPUs.
+    #[error(
+        "rank {local_rank} of this machine has no GPU, since there are {gpus}: start {gpus} processes here (`--nproc-per-node {gpus}`), or train on the CPU (`train.device=cpu`)"
+    )]
+    TooFewGpus {
+        /// The process's number on this machine.
+        local_rank: usize,
+        /// GPUs that libtorch sees.
+        gpus: usize,
+    },
 }
 
 /// Where and in which precision to train.
@@ -36,20 +47,29 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The device and precision that a recipe means on this machine.
-    pub fn new(recipe: &Recipe) -> Result<Self, PlanError> {
+    /// The device and precision that a recipe means for a process on its machine.
+    pub fn new(recipe: &Recipe, world: &World) -> Result<Self, PlanError> {
         let has_cuda = || torch_ext::load_cuda() && Cuda::is_available();
         let device = match recipe.train.device {
-            DeviceName::Auto | DeviceName::Cuda if has_cuda() => Device::Cuda(0),
+            DeviceName::Auto | DeviceName::Cuda if has_cuda() => {
+                let (local_rank, gpus) = (world.local_rank, Cuda::device_count().max(0) as usize);
+                if local_rank >= gpus {
+                    return Err(PlanError::TooFewGpus { local_rank, gpus });
+                }
+                Device::Cuda(local_rank)
+            }
             DeviceName::Auto | DeviceName::Cpu => Device::Cpu,
             DeviceName::Cuda => return Err(PlanError::NoCuda),
         };
-        let use_bfloat16 = match recipe.train.precision {
-            Precision::Auto => device.is_cuda() || cpu_multiplies_bfloat16(),
-            Precision::Float32 => false,
-            Precision::Bfloat16 => true,
+        let autocast = match recipe.train.precision {
+            Precision::Auto if device.is_cuda() || cpu_multiplies_bfloat16() => {
+                Some(AutocastDtype::BFloat16)
+            }
+            Precision::Auto | Precision::Float32 => None,
+            Precision::Bfloat16 => Some(AutocastDtype::BFloat16),
+            Precision::Float16 => Some(AutocastDtype::Float16),
         };
-        Ok(Self { device, autocast: use_bfloat16.then_some(AutocastDtype::BFloat16) })
+        Ok(Self { device, autocast })
     }
 
     /// The precision of the encoders in words.
@@ -111,10 +131,11 @@ pub fn method(recipe: &Recipe, placement: &Placement) -> Method {
         clip_grad: recipe.train.clip_grad,
         norm_last_layer: recipe.model.norm_last_layer,
         autocast: placement.autocast,
+        gradient_accumulation_steps: recipe.train.gradient_accumulation_steps,
     }
 }
 
-/// Images that pass through an encoder in a step, by who sees them.
+/// Images of a batch that pass through an encoder, by who sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepImages {
     /// Whole frames of the global views, for the teacher.
@@ -126,7 +147,7 @@ pub struct StepImages {
 }
 
 impl StepImages {
-    /// The images of a step of one process.
+    /// The images of a batch of one process.
     pub fn new(recipe: &Recipe) -> Self {
         let frames = (recipe.train.clips * recipe.clip.frames_per_clip) as i64;
         let teacher = frames * i64::from(recipe.views.views);
@@ -147,16 +168,16 @@ impl StepImages {
     }
 }
 
-/// The draws of a step: a function of seed, rank and step alone.
-pub fn draws(recipe: &Recipe, rank: u64, step: u64, device: Device) -> Draws {
+/// The draws of a batch, numbered from the run's beginning: a function of seed, rank and number alone.
+pub fn draws(recipe: &Recipe, rank: u64, batch: u64, device: Device) -> Draws {
     let seed = recipe.train.seed;
     let mut head_ids: Vec<i64> = (0..recipe.model.arch.heads()).collect();
-    stream(seed, "heads", &[rank, step]).shuffle(&mut head_ids);
+    stream(seed, "heads", &[rank, batch]).shuffle(&mut head_ids);
     head_ids.truncate(recipe.method.objects as usize);
 
     let rate = recipe.model.drop_path;
     let drop_path = (rate > 0.0).then(|| {
-        let mut rng = stream(seed, "drop path", &[rank, step]);
+        let mut rng = stream(seed, "drop path", &[rank, batch]);
         let images = StepImages::new(recipe);
         let depth = network_config(recipe).vit.depth;
         let mut draw = |images| DropPath::draw(rate, depth, images, &mut rng, device);

@@ -8,32 +8,27 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::{
-    augment::{ViewKeys, plain_global_views, views},
+    augment::{ViewKeys, views},
     loader::{ClipBatch, Loader, LoaderSpec},
     rng::stream,
-    sampler::{Sampler, Share},
+    sampler::Sampler,
 };
-use dora_eval::pictures::track_strip;
 use dora_model::{Network, StateDict};
 use dora_store::FrameStore;
 use tch::{Device, Kind};
 
 use crate::{
-    alarm::CollapseAlarm,
-    checkpoint::{Checkpoints, State, StoreIdentity},
+    checkpoint::{State, StoreIdentity},
     engine::{Engine, StepError, StepOutput},
     interrupt::Interrupt,
-    metrics::{MetricsFile, StepMetrics, Timing},
+    metrics::{StepMetrics, Timing},
     plan::{Placement, StepImages, draws, method, network_config},
-    progress::Progress,
+    position::{Pace, Position},
     recipe::Recipe,
-    run_folder::RunFolder,
+    records::{Opened, Records},
     schedule::{Schedule, lr_warning},
-    span::Span,
+    world::{World, lost},
 };
-
-/// What to do about a disk that takes no more.
-const ROOM: &str = "free some space or choose another --run-dir, and start the same command again";
 
 /// How a run ended.
 #[derive(Debug)]
@@ -41,143 +36,252 @@ pub struct Ended {
     /// Steps taken in all.
     pub step: u64,
     /// Steps of the whole run.
-    pub total_steps: u64,
-    /// The newest checkpoint.
-    pub checkpoint: PathBuf,
+    pub last_step: u64,
+    /// The newest checkpoint, on the first rank.
+    pub checkpoint: Option<PathBuf>,
     /// The signal that ended the run early.
     pub signal: Option<i32>,
 }
 
-/// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one; `fresh` puts
-/// what is there aside first.
+/// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one, as one of
+/// the processes of `world`; only the first of them reads and writes in `run_dir`.
 pub fn train(
     recipe: &Recipe,
     stores: &[PathBuf],
     run_dir: &Path,
-    fresh: bool,
+    world: &World,
 ) -> anyhow::Result<Ended> {
-    let placement = Placement::new(recipe)?;
+    let Prepared { placement, sampler, loader_spec, pace, schedule, start } =
+        world.all_ok(prepare(recipe, stores, world))?;
+    world.check_same("another recipe", start.recipe_digest())?;
+    world.check_same("other frame stores", start.stores_digest())?;
+
+    let mut engine = world.all_ok(new_engine(recipe, &placement, world))?;
+    let opened = world.on_first(|| Opened::new(run_dir, start, &mut engine))?;
+    let (step, position) = share_start(world, opened.as_ref(), &engine)?;
+    // Steps on the schedule; another number than `step` once the number of processes has changed.
+    let at = pace.steps_to(position);
+    let last_step = step + schedule.total_steps.saturating_sub(at);
+    if at >= schedule.total_steps {
+        if world.is_first() {
+            eprintln!("this run is finished; --fresh puts it aside and starts anew");
+        }
+        let checkpoint = opened.map(|opened| opened.checkpoint());
+        return Ok(Ended { step, last_step, checkpoint, signal: None });
+    }
+    let records = opened.map(|opened| opened.begin(recipe, &schedule, pace, last_step));
+    let mut records = world.all_ok(records.transpose())?;
+    let first_batch = at * pace.batches_per_step;
+    let loader = Loader::new(sampler, loader_spec, first_batch).context("cannot load clips");
+    let loader = world.all_ok(loader)?;
+    let interrupt = world.all_ok(Interrupt::listen().context("cannot listen for signals"))?;
+
     let device = placement.device;
-    let stores = open_stores(stores)?;
-    let identities: Vec<_> = stores.iter().map(|store| StoreIdentity::new(store)).collect();
-    let share = Share::default();
-    let sampler = Sampler::new(stores, recipe.clip, share, recipe.train.seed)?;
-    let loader_spec = loader_spec(recipe);
-    let steps_per_epoch = loader_spec.batches_per_epoch(&sampler)?;
-    let clips_per_step = recipe.train.clips as u64 * share.world_size;
-    let schedule = Schedule::new(recipe, steps_per_epoch, clips_per_step)?;
-    if let Some(warning) = lr_warning(recipe, clips_per_step) {
-        eprintln!("warning: {warning}");
+    let mut run =
+        Run { recipe, world, device, schedule, pace, engine, loader, interrupt, step, at };
+    let outcome = run.to_its_end(&mut records, last_step);
+    if let Some(records) = &records {
+        records.end();
     }
-
-    let folder = RunFolder::open(run_dir, fresh)?;
-    let checkpoints = Checkpoints::open(run_dir)?;
-    let mut engine = new_engine(recipe, &placement)?;
-    let start = State::new(0, recipe, &placement, identities)?;
-    let mut step = resume(&start, &checkpoints, &mut engine)?;
-    folder.write_recipe(&start.recipe)?;
-    let mut metrics_file = MetricsFile::resume(run_dir, step)
-        .with_context(|| format!("cannot go on in {}/metrics.jsonl", run_dir.display()))?;
-
-    let every = |span: Span| span.steps(steps_per_epoch);
-    let (checkpoint_every, keep_every, tracks_every) = (
-        every(recipe.output.checkpoint_every),
-        every(recipe.output.keep_every),
-        every(recipe.output.tracks_every),
-    );
-    let images = StepImages::new(recipe).total();
-    let first_watched = schedule.lr.warmup_steps.max(schedule.total_steps / 20);
-    let mut alarm = CollapseAlarm::new(recipe.model.out_dim, first_watched, schedule.total_steps);
-    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
-    let save = |engine: &Engine, step: u64| {
-        checkpoints.save(engine, start.after(step), keep_every).with_context(|| {
-            format!("cannot save a checkpoint; what was saved before is whole: {ROOM}")
-        })
-    };
-    // The steps since the last checkpoint are worth keeping, whatever ends the run.
-    let ending = |error: anyhow::Error, engine: &Engine, step: u64| match save(engine, step) {
-        Ok(saved) => error.context(format!("the run ended early, saved in {}", saved.display())),
-        Err(_) => error,
-    };
-
-    let mut signal = None;
-    if step >= schedule.total_steps {
-        eprintln!("this run is finished; --fresh puts it aside and starts anew");
-        let checkpoint = checkpoints.folder_of(step);
-        return Ok(Ended { step, total_steps: schedule.total_steps, checkpoint, signal });
-    }
-    let mut loader = Loader::new(sampler, loader_spec, step)?;
-    let mut progress = Progress::new(step, schedule.total_steps);
-    while step < schedule.total_steps && signal.is_none() {
-        let started = Instant::now();
-        let batch = loader.next().map_err(|error| ending(error.into(), &engine, step))?;
-        let sample_ids = batch.sample_ids();
-        let keys =
-            ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
-        let views = views(&batch.frames_BTCHW, &recipe.views, keys, device);
-        let scheduled = schedule.at(step);
-        let drawn = draws(recipe, share.rank, step, device);
-        let outcome = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled);
-        let output = match outcome {
-            Ok(output) => output,
-            Err(error) => {
-                progress.end();
-                return Err(stopped(error, engine.take_capture(), step + 1, run_dir));
-            }
-        };
-        step += 1;
-
-        let epoch = step as f64 / steps_per_epoch as f64;
-        let timing =
-            Timing { step_s: started.elapsed().as_secs_f64(), data_s: batch.waited_s, images };
-        let metrics = StepMetrics::new(&output, engine.center(), &scheduled, (step, epoch), timing);
-        if let Err(error) = metrics_file.write(&metrics) {
-            let path = metrics_file.path().display();
-            let error = anyhow::Error::new(error).context(format!("cannot write {path}: {ROOM}"));
-            return Err(ending(error, &engine, step));
-        }
-        progress.step(&metrics);
-        if let Some(collapse) = alarm.look(&metrics) {
-            progress.say(&format!("warning: step {step}: {}", collapse.message()));
-        }
-        let is_last = step == schedule.total_steps;
-        if !output.tracks_V.is_empty()
-            && (step.is_multiple_of(tracks_every) || is_last || step == 1)
-        {
-            let strip = draw_tracks(&batch, recipe, keys, device, &output);
-            let path = folder.tracks().join(format!("step-{step}.png"));
-            if let Err(error) = strip.save(&path) {
-                progress.say(&format!("warning: cannot write {}: {error}", path.display()));
-            }
-        }
-        if is_last {
-            break;
-        }
-        signal = interrupt.caught();
-        let is_due = step.is_multiple_of(checkpoint_every) || step.is_multiple_of(keep_every);
-        if is_due && signal.is_none() {
-            save(&engine, step)?;
-        }
-    }
-    progress.end();
-    let checkpoint = save(&engine, step)?;
-    Ok(Ended { step, total_steps: schedule.total_steps, checkpoint, signal })
+    let signal = outcome.map_err(|error| run.ended_early(error, records.as_ref(), run_dir))?;
+    let checkpoint = run.save(records.as_ref())?;
+    Ok(Ended { step: run.step, last_step, checkpoint, signal })
 }
 
 /// The engine of a recipe with its first weights, a function of the seed.
-pub fn new_engine(recipe: &Recipe, placement: &Placement) -> anyhow::Result<Engine> {
+pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyhow::Result<Engine> {
     let config = network_config(recipe);
     let weights = Network::init(&config, &mut stream(recipe.train.seed, "weights", &[]));
     let method = method(recipe, placement);
-    Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float)?)
+    let group = world.group.clone();
+    Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?)
 }
 
-fn loader_spec(recipe: &Recipe) -> LoaderSpec {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+/// A run under way.
+struct Run<'a> {
+    recipe: &'a Recipe,
+    world: &'a World,
+    device: Device,
+    schedule: Schedule,
+    pace: Pace,
+    engine: Engine,
+    loader: Loader,
+    interrupt: Interrupt,
+    /// Steps taken since the run's beginning.
+    step: u64,
+    /// Steps taken on the schedule.
+    at: u64,
+}
+
+/// What happened at a step's place.
+enum Turn {
+    Taken { output: StepOutput, last_batch: ClipBatch, data_s: f64 },
+    Stopped { signal: i32 },
+}
+
+impl Run<'_> {
+    /// Steps until the schedule ends or a signal comes, which is given back.
+    fn to_its_end(
+        &mut self,
+        records: &mut Option<Records>,
+        last_step: u64,
+    ) -> anyhow::Result<Option<i32>> {
+        let steps_per_epoch = self.pace.steps_per_epoch();
+        let output = &self.recipe.output;
+        let [checkpoint_every, keep_every, tracks_every] =
+            [output.checkpoint_every, output.keep_every, output.tracks_every]
+                .map(|span| span.steps(steps_per_epoch));
+        let batches = self.pace.batches_per_step * self.world.share.world_size;
+        let images = StepImages::new(self.recipe).total() * batches as i64;
+        // What could not be recorded ends the run on every rank, before the next step.
+        let mut recorded = Ok(());
+        while self.at < self.schedule.total_steps {
+            let started = Instant::now();
+            let scheduled = self.schedule.at(self.at);
+            let (output, last_batch, data_s) = match self.turn(recorded)? {
+                Turn::Taken { output, last_batch, data_s } => (output, last_batch, data_s),
+                Turn::Stopped { signal } => return Ok(Some(signal)),
+            };
+            recorded = Ok(());
+            (self.step, self.at) = (self.step + 1, self.at + 1);
+            let (step, is_last) = (self.step, self.step == last_step);
+            if let Some(records) = records {
+                let epoch = self.at as f64 / steps_per_epoch as f64;
+                let timing = Timing { step_s: started.elapsed().as_secs_f64(), data_s, images };
+                let metrics =
+                    StepMetrics::new(&output, &self.engine, &scheduled, (step, epoch), timing);
+                recorded = records.step(&metrics);
+                let is_due = step.is_multiple_of(tracks_every) || is_last || step == 1;
+                if is_due && !output.tracks_V.is_empty() {
+                    records.tracks(&last_batch, self.recipe, &output, step);
+                }
+            }
+            let is_due = step.is_multiple_of(checkpoint_every) || step.is_multiple_of(keep_every);
+            if is_due && !is_last {
+                self.save(records.as_ref())?;
+            }
+        }
+        self.world.all_ok(recorded)?;
+        Ok(None)
+    }
+
+    /// One step: its batches, their gradients, the update. Every rank stops before it if one got a
+    /// signal, and fails if one has no batch or could not record the step before.
+    fn turn(&mut self, recorded: anyhow::Result<()>) -> anyhow::Result<Turn> {
+        let (recipe, device) = (self.recipe, self.device);
+        let scheduled = self.schedule.at(self.at);
+        let (mut ready, mut data_s) = (recorded, 0.0);
+        for index in 0..self.pace.batches_per_step {
+            let batch = ready.and_then(|()| Ok(self.loader.next()?));
+            let (batch, signal) = self.world.agree(batch, self.interrupt.caught())?;
+            if let Some(signal) = signal.filter(|_| index == 0) {
+                return Ok(Turn::Stopped { signal });
+            }
+            data_s += batch.waited_s;
+            let sample_ids = batch.sample_ids();
+            let keys =
+                ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
+            let views = views(&batch.frames_BTCHW, &recipe.views, keys, device);
+            let number = self.step * self.pace.batches_per_step + index;
+            let draws = draws(recipe, self.world.share.rank, number, device);
+            self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, &scheduled)?;
+            if index + 1 == self.pace.batches_per_step {
+                let output = self.engine.update(&scheduled)?;
+                return Ok(Turn::Taken { output, last_batch: batch, data_s });
+            }
+            ready = Ok(());
+        }
+        bail!("a step has at least one batch")
+    }
+
+    /// Saves on the first rank, and fails on every rank if it cannot.
+    fn save(&self, records: Option<&Records>) -> anyhow::Result<Option<PathBuf>> {
+        let position = self.pace.position(self.at);
+        let saved = records.map(|records| records.save(&self.engine, self.step, position));
+        self.world.all_ok(saved.transpose())
+    }
+
+    /// The error that ends a run. The steps since the last checkpoint are worth keeping, unless a
+    /// number that is not finite would come again.
+    fn ended_early(
+        &mut self,
+        error: anyhow::Error,
+        records: Option<&Records>,
+        run_dir: &Path,
+    ) -> anyhow::Error {
+        let failed_step = self.step + 1;
+        let error = match error.downcast::<StepError>() {
+            Ok(error @ StepError::NonFinite { .. }) => {
+                let path = capture_path(run_dir, failed_step, self.world);
+                return stopped(&error, self.engine.take_capture(), failed_step, &path);
+            }
+            Ok(error) if self.world.group.is_some() => lost(&error.to_string()),
+            Ok(error) => anyhow::Error::new(error).context(format!("step {failed_step} failed")),
+            Err(error) => error,
+        };
+        let position = self.pace.position(self.at);
+        match records.map(|records| records.save(&self.engine, self.step, position)) {
+            Some(Ok(saved)) => {
+                error.context(format!("the run ended early, saved in {}", saved.display()))
+            }
+            Some(Err(_)) | None => error,
+        }
+    }
+}
+
+/// What every rank finds out for itself before the first step.
+struct Prepared {
+    placement: Placement,
+    sampler: Sampler<FrameStore>,
+    loader_spec: LoaderSpec,
+    pace: Pace,
+    schedule: Schedule,
+    start: State,
+}
+
+fn prepare(recipe: &Recipe, stores: &[PathBuf], world: &World) -> anyhow::Result<Prepared> {
+    let placement = Placement::new(recipe, world)?;
+    let stores = open_stores(stores)?;
+    let identities: Vec<_> = stores.iter().map(|store| StoreIdentity::new(store)).collect();
+    let sampler = Sampler::new(stores, recipe.clip, world.share, recipe.train.seed)?;
+    let loader_spec = loader_spec(recipe, world);
+    let pace = Pace {
+        batches_per_epoch: loader_spec.batches_per_epoch(&sampler)?,
+        batches_per_step: recipe.train.gradient_accumulation_steps as u64,
+        clips_per_batch: recipe.train.clips as u64 * world.share.world_size,
+    };
+    let schedule = Schedule::new(recipe, pace.steps_per_epoch(), pace.clips_per_step())?;
+    if let Some(warning) = lr_warning(recipe, pace.clips_per_step()).filter(|_| world.is_first()) {
+        eprintln!("warning: {warning}");
+    }
+    let start = State::new(recipe, &placement, world.share.world_size, identities)?;
+    Ok(Prepared { placement, sampler, loader_spec, pace, schedule, start })
+}
+
+/// Gives every rank what the first has loaded: where the run stands, and the engine's tensors if it
+/// has begun.
+fn share_start(
+    world: &World,
+    opened: Option<&Opened>,
+    engine: &Engine,
+) -> anyhow::Result<(u64, Position)> {
+    let known = opened.map(|opened| (opened.step, opened.position)).unwrap_or_default();
+    let (step, Position { epoch, clips }) = known;
+    let numbers = [step, epoch, clips].map(|number| number as i64);
+    let [step, epoch, clips] = world.broadcast_numbers(numbers)?.map(|number| number as u64);
+    if step > 0 {
+        for tensor in engine.shared_tensors() {
+            world.broadcast(&tensor)?;
+        }
+    }
+    Ok((step, Position { epoch, clips }))
+}
+
+fn loader_spec(recipe: &Recipe, world: &World) -> LoaderSpec {
     LoaderSpec {
         clips_per_batch: recipe.train.clips,
         crop: recipe.crop,
-        threads: if recipe.data.threads == 0 { cores } else { recipe.data.threads },
+        threads: if recipe.data.threads == 0 { world.cores() } else { recipe.data.threads },
         prefetch_batches: recipe.data.prefetch_batches,
     }
 }
@@ -197,59 +301,18 @@ fn open_stores(folders: &[PathBuf]) -> anyhow::Result<Vec<Arc<FrameStore>>> {
     Ok(stores)
 }
 
-/// Loads the newest whole checkpoint; returns the steps that it has taken.
-fn resume(start: &State, checkpoints: &Checkpoints, engine: &mut Engine) -> anyhow::Result<u64> {
-    let found = checkpoints.newest().context(
-        "every checkpoint of this run is damaged: `--fresh` puts the run aside and starts anew",
-    )?;
-    let Some(found) = found else { return Ok(0) };
-    let shown = found.folder.display();
-    let differences = start
-        .differences(&found.state)
-        .with_context(|| format!("the recipe in {shown} cannot be read by this version"))?;
-    if !differences.is_empty() {
-        bail!(
-            "the run in {shown} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
-            differences.join("\n  ")
-        );
-    }
-    found.load_into(engine).with_context(|| format!("cannot load {shown}"))?;
-    eprintln!("going on from {shown}");
-    let step = found.state.step;
-    for (folder, flaw) in found.damaged {
-        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
-        checkpoints.set_aside(&folder);
-    }
-    Ok(step)
-}
-
-fn draw_tracks(
-    batch: &ClipBatch,
-    recipe: &Recipe,
-    keys: ViewKeys<'_>,
-    device: Device,
-    output: &StepOutput,
-) -> image::RgbImage {
-    let first = batch.frames_BTCHW.narrow(0, 0, 1);
-    let keys = ViewKeys { sample_ids: &keys.sample_ids[..1], ..keys };
-    let plain_VBTCHW = plain_global_views(&first, &recipe.views, keys, device);
-    let frames_TCHW = plain_VBTCHW.get(0).get(0).to_device(Device::Cpu);
-    let masks_TKN = output.tracks_V[0].masks_BTKN.get(0).to_device(Device::Cpu);
-    track_strip(&frames_TCHW, &masks_TKN, recipe.model.patch_px)
-}
-
-/// The error of a step that failed, after its capture is written.
-fn stopped(
-    error: StepError,
-    capture: Option<StateDict>,
-    step: u64,
-    run_dir: &Path,
-) -> anyhow::Error {
-    let StepError::NonFinite { .. } = error else {
-        return anyhow::Error::new(error).context(format!("step {step} failed"));
+/// Where a rank leaves what a step that failed worked on.
+fn capture_path(run_dir: &Path, step: u64, world: &World) -> PathBuf {
+    let rank = match world.group {
+        Some(_) => format!("-rank-{}", world.share.rank),
+        None => String::new(),
     };
-    let path = run_dir.join(format!("capture-step-{step}.safetensors"));
-    let captured = match capture.map(|capture| capture.write(&path)) {
+    run_dir.join(format!("capture-step-{step}{rank}.safetensors"))
+}
+
+/// The error of a step whose numbers are not finite, after its capture is written.
+fn stopped(error: &StepError, capture: Option<StateDict>, step: u64, path: &Path) -> anyhow::Error {
+    let captured = match capture.map(|capture| capture.write(path)) {
         None => String::new(),
         Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
         Some(Err(reason)) => {

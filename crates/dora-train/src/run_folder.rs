@@ -16,16 +16,9 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes or opens a folder and locks it; `fresh` renames the run that is there first.
-    pub(crate) fn open(path: &Path, fresh: bool) -> anyhow::Result<Self> {
-        let had_run = path.join("recipe.toml").exists();
-        let mut lock = lock(path)?;
-        if fresh && had_run {
-            // Under the lock, so that no running training loses its folder.
-            put_aside(path)?;
-            lock = self::lock(path)?;
-        }
-        let folder = Self { path: path.to_owned(), _lock: lock };
+    /// Makes or opens a folder and locks it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let folder = Self { path: path.to_owned(), _lock: lock(path)? };
         let tracks = folder.tracks();
         fs::create_dir_all(&tracks).with_context(|| format!("cannot make {}", tracks.display()))?;
         Ok(folder)
@@ -36,6 +29,11 @@ impl RunFolder {
         let path = self.path.join("recipe.toml");
         atomic::write_file(&path, toml.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder of the pictures.
@@ -61,8 +59,13 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Renames a run to the first free name with a number.
-fn put_aside(path: &Path) -> anyhow::Result<()> {
+/// Renames the run in a folder, if there is one, to the first free name with a number.
+pub fn put_aside(path: &Path) -> anyhow::Result<()> {
+    if !path.join("recipe.toml").exists() {
+        return Ok(());
+    }
+    // Under the lock, so that no running training loses its folder.
+    let _lock = lock(path)?;
     let name = path.file_name().context("--run-dir must name a folder")?.to_string_lossy();
     let mut names = (1..).map(|number| path.with_file_name(format!("{name}.old-{number}")));
     let aside = names.find(|path| !path.exists()).context("no free name for the old run")?;

@@ -53,16 +53,16 @@ char *te_fused_adamw(List params, List grads, List exp_avgs, List exp_avg_sqs, L
   });
 }
 
-char *te_clip_each(List grads, size_t n, double max_norm, double eps, Tensor **norms_out) {
+char *te_clip_each(List grads, size_t n, double max_norm, double eps, double factor,
+                   Tensor **norms_out) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto g = collect(grads, n);
     auto norms = at::_foreach_norm(g, 2);
-    std::vector<Tensor> factors;
-    factors.reserve(n);
-    for (auto &norm : norms) factors.push_back((max_norm / (norm + eps)).clamp_max(1));
-    at::_foreach_mul_(g, factors);
-    *norms_out = new Tensor(at::stack(norms));
+    auto true_norms = at::stack(norms).mul_(factor);
+    auto clipped = (max_norm / (true_norms + eps)).clamp_max_(1).mul_(factor);
+    at::_foreach_mul_(g, clipped.unbind());
+    *norms_out = new Tensor(true_norms);
   });
 }
 

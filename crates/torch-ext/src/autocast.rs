@@ -10,6 +10,8 @@ use crate::{TorchError, ffi};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum AutocastDtype {
+    /// float16, whose gradients need a loss scale.
+    Float16 = 5,
     /// bfloat16.
     BFloat16 = 15,
 }

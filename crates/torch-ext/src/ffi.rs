@@ -50,6 +50,7 @@ unsafe extern "C" {
         n: usize,
         max_norm: f64,
         eps: f64,
+        factor: f64,
         norms_out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn te_lerp_each(targets: List, ends: List, n: usize, weight: f64) -> *mut c_char;

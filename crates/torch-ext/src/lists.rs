@@ -63,17 +63,20 @@ pub fn fused_adamw(lists: &AdamWLists, group: AdamW) -> Result<(), TorchError> {
     check("fused_adamw", error)
 }
 
-/// Clips each gradient to `max_norm` on its own: times `max_norm / (norm + eps)` where that is below
-/// one. Returns the norms before clipping, `[n]`, on the gradients' device.
+/// Multiplies each gradient by `factor`, then clips it to `max_norm` on its own: times
+/// `max_norm / (norm + eps)` where that is below one. Returns the norms before clipping, `[n]`, on the
+/// gradients' device. A `factor` other than 1 takes a loss scale out.
 pub fn clip_grad_norm_each(
     grads: &[&Tensor],
     max_norm: f64,
     eps: f64,
+    factor: f64,
 ) -> Result<Tensor, TorchError> {
     let list = handles(grads);
     let mut norms = std::ptr::null_mut();
     // SAFETY: an array of live handles; on success `norms` is a new tensor that we own.
-    let error = unsafe { ffi::te_clip_each(list.as_ptr(), list.len(), max_norm, eps, &mut norms) };
+    let error =
+        unsafe { ffi::te_clip_each(list.as_ptr(), list.len(), max_norm, eps, factor, &mut norms) };
     check("clip_grad_norm_each", error)?;
     // SAFETY: see above.
     Ok(unsafe { Tensor::from_ptr(norms) })

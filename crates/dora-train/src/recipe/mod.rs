@@ -153,8 +153,10 @@ pub struct DataSection {
 pub struct TrainSection {
     /// Length of the run.
     pub length: Span,
-    /// Clips in a step of one process.
+    /// Clips in a batch of one process.
     pub clips: usize,
+    /// Batches of one process whose gradients are added up for one step.
+    pub gradient_accumulation_steps: usize,
     /// Learning rate for 256 clips a step over all processes; scaled linearly with their number.
     pub lr: f64,
     /// Learning rate that the cosine ends at; not scaled.
@@ -191,6 +193,8 @@ pub enum Precision {
     Float32,
     /// Encoders under autocast in bfloat16; head, loss and tracker in float32.
     Bfloat16,
+    /// Encoders under autocast in float16 with a loss scale, for GPUs without bfloat16.
+    Float16,
 }
 
 /// `train.device`
@@ -278,6 +282,7 @@ impl Default for TrainSection {
         Self {
             length: Span::Epochs(100.0),
             clips: 16,
+            gradient_accumulation_steps: 1,
             lr: 5e-4,
             lr_end: 1e-5,
             lr_warmup: Span::Epochs(10.0),

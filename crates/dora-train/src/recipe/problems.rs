@@ -60,6 +60,7 @@ impl Recipe {
             ("model.hidden_dim", model.hidden_dim, 1 << 16),
             ("model.bottleneck_dim", model.bottleneck_dim, 1 << 16),
             ("train.clips", train.clips as i64, 4096),
+            ("train.gradient_accumulation_steps", train.gradient_accumulation_steps as i64, 4096),
             ("data.short_side_px", i64::from(data.short_side_px), 8192),
             ("data.jpeg_quality", i64::from(data.jpeg_quality), 100),
             ("data.threads", (data.threads as i64).max(1), 1024),

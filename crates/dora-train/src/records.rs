@@ -1,0 +1,181 @@
+//! What a run writes and shows; on the first rank only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use dora_data::{
+    augment::{ViewKeys, plain_global_views},
+    loader::ClipBatch,
+};
+use dora_eval::pictures::track_strip;
+use tch::Device;
+
+use crate::{
+    alarm::CollapseAlarm,
+    checkpoint::{Checkpoints, State},
+    engine::{Engine, StepOutput},
+    metrics::{MetricsFile, StepMetrics},
+    position::{Pace, Position},
+    progress::Progress,
+    recipe::Recipe,
+    run_folder::RunFolder,
+    schedule::Schedule,
+};
+
+/// What to do about a disk that takes no more.
+const ROOM: &str = "free some space or choose another --run-dir, and start the same command again";
+
+/// The run's folder before its first step: locked, and its newest checkpoint known.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    start: State,
+    /// Steps that have been taken.
+    pub(crate) step: u64,
+    /// What of the data they have seen.
+    pub(crate) position: Position,
+}
+
+/// Folder, checkpoints, metrics, pictures, and the progress that the user sees.
+#[derive(Debug)]
+pub(crate) struct Records {
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    start: State,
+    metrics: MetricsFile,
+    progress: Progress,
+    alarm: CollapseAlarm,
+    keep_every: u64,
+}
+
+impl Opened {
+    /// Opens the folder and loads its newest whole checkpoint, if it has one, into the engine.
+    pub(crate) fn new(run_dir: &Path, start: State, engine: &mut Engine) -> anyhow::Result<Self> {
+        let folder = RunFolder::open(run_dir)?;
+        let checkpoints = Checkpoints::open(run_dir)?;
+        let (step, position) = resume(&start, &checkpoints, engine)?;
+        folder.write_recipe(&start.recipe)?;
+        Ok(Self { folder, checkpoints, start, step, position })
+    }
+
+    /// Where the checkpoint of the last step lies.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.checkpoints.folder_of(self.step)
+    }
+
+    /// Opens what the steps of a run are written to; `last_step` is the number of its last one.
+    pub(crate) fn begin(
+        self,
+        recipe: &Recipe,
+        schedule: &Schedule,
+        pace: Pace,
+        last_step: u64,
+    ) -> anyhow::Result<Records> {
+        let Self { folder, checkpoints, start, step, .. } = self;
+        let metrics = MetricsFile::resume(folder.path(), step).with_context(|| {
+            format!("cannot go on in {}/metrics.jsonl", folder.path().display())
+        })?;
+        let first_watched = schedule.lr.warmup_steps.max(last_step / 20);
+        Ok(Records {
+            metrics,
+            progress: Progress::new(step, last_step),
+            alarm: CollapseAlarm::new(recipe.model.out_dim, first_watched, last_step),
+            keep_every: recipe.output.keep_every.steps(pace.steps_per_epoch()),
+            folder,
+            checkpoints,
+            start,
+        })
+    }
+}
+
+impl Records {
+    /// Writes and shows a step.
+    pub(crate) fn step(&mut self, metrics: &StepMetrics) -> anyhow::Result<()> {
+        self.metrics
+            .write(metrics)
+            .with_context(|| format!("cannot write {}: {ROOM}", self.metrics.path().display()))?;
+        self.progress.step(metrics);
+        if let Some(collapse) = self.alarm.look(metrics) {
+            let step = metrics.step;
+            self.progress.say(&format!("warning: step {step}: {}", collapse.message()));
+        }
+        Ok(())
+    }
+
+    /// Draws the tracks of a batch's first clip.
+    pub(crate) fn tracks(
+        &self,
+        batch: &ClipBatch,
+        recipe: &Recipe,
+        output: &StepOutput,
+        step: u64,
+    ) {
+        let first = batch.frames_BTCHW.narrow(0, 0, 1);
+        let sample_ids = batch.sample_ids();
+        let (seed, sample_ids) = (recipe.train.seed, &sample_ids[..1]);
+        let keys = ViewKeys { seed, epoch: batch.epoch, sample_ids };
+        let plain_VBTCHW = plain_global_views(&first, &recipe.views, keys, Device::Cpu);
+        let frames_TCHW = plain_VBTCHW.get(0).get(0);
+        let masks_TKN = output.tracks_V[0].masks_BTKN.get(0).to_device(Device::Cpu);
+        let path = self.folder.tracks().join(format!("step-{step}.png"));
+        let strip = track_strip(&frames_TCHW, &masks_TKN, recipe.model.patch_px);
+        if let Err(error) = strip.save(&path) {
+            self.progress.say(&format!("warning: cannot write {}: {error}", path.display()));
+        }
+    }
+
+    /// Saves the engine after `step` steps.
+    pub(crate) fn save(
+        &self,
+        engine: &Engine,
+        step: u64,
+        position: Position,
+    ) -> anyhow::Result<PathBuf> {
+        let state = self.start.after(step, position);
+        self.checkpoints.save(engine, state, self.keep_every).with_context(|| {
+            format!("cannot save a checkpoint; what was saved before is whole: {ROOM}")
+        })
+    }
+
+    /// Takes the progress bar away.
+    pub(crate) fn end(&self) {
+        self.progress.end();
+    }
+}
+
+/// Loads the newest whole checkpoint; returns the steps that it has taken and what they have seen.
+fn resume(
+    start: &State,
+    checkpoints: &Checkpoints,
+    engine: &mut Engine,
+) -> anyhow::Result<(u64, Position)> {
+    let found = checkpoints.newest().context(
+        "every checkpoint of this run is damaged: `--fresh` puts the run aside and starts anew",
+    )?;
+    let Some(found) = found else { return Ok((0, Position::default())) };
+    let shown = found.folder.display();
+    let differences = start
+        .differences(&found.state)
+        .with_context(|| format!("the recipe in {shown} cannot be read by this version"))?;
+    if !differences.is_empty() {
+        bail!(
+            "the run in {shown} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
+            differences.join("\n  ")
+        );
+    }
+    found.load_into(engine).with_context(|| format!("cannot load {shown}"))?;
+    eprintln!("going on from {shown}");
+    let (before, now) = (found.state.world_size, start.world_size);
+    if before != now {
+        eprintln!(
+            "the run was started with {before} process(es) and goes on with {now}: the order of its clips stays, but not every bit of its numbers"
+        );
+    }
+    let (step, position) = (found.state.step, found.state.position);
+    for (folder, flaw) in found.damaged {
+        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
+        checkpoints.set_aside(&folder);
+    }
+    Ok((step, position))
+}

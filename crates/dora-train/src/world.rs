@@ -1,0 +1,291 @@
+//! The processes that train together, as torchrun's variables tell them, and what they settle among
+//! themselves: who failed, whether to stop, whether all were started alike.
+
+use std::{
+    env,
+    net::{ToSocketAddrs, UdpSocket},
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use dora_data::sampler::Share;
+use tch::Tensor;
+use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError};
+
+/// Bytes of an error's text that the other ranks get to see.
+const MESSAGE_BYTES: usize = 1000;
+
+/// This process among those that train together.
+#[derive(Debug)]
+pub struct World {
+    /// Rank and number of processes.
+    pub share: Share,
+    /// This process's number on its machine: its GPU.
+    pub local_rank: usize,
+    /// Processes on this machine: they divide its cores.
+    pub local_world_size: usize,
+    /// How they exchange tensors; `None` for a process that was started alone.
+    pub group: Option<Rc<ProcessGroup>>,
+}
+
+/// Where and how to meet.
+#[derive(Debug, PartialEq, Eq)]
+struct Rendezvous {
+    share: Share,
+    local_rank: usize,
+    local_world_size: usize,
+    master_addr: String,
+    master_port: u16,
+    /// torchrun's agent serves the store already.
+    is_served: bool,
+    /// Number of the attempt, so that restarted ranks do not read what dead ones left.
+    attempt: u64,
+}
+
+impl World {
+    /// A process on its own.
+    pub fn alone() -> Self {
+        Self { share: Share::default(), local_rank: 0, local_world_size: 1, group: None }
+    }
+
+    /// The world that the environment describes: `RANK`, `LOCAL_RANK`, `WORLD_SIZE`,
+    /// `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, as torchrun sets them; a process without
+    /// any of them is alone. Also torchrun's word that its agent serves the store
+    /// (`TORCHELASTIC_USE_AGENT_STORE`), and how often it has restarted
+    /// (`TORCHELASTIC_RESTART_COUNT`).
+    ///
+    /// # Errors
+    /// A variable is missing or no number; the ranks do not meet within `timeout`.
+    pub fn join(timeout: Duration) -> anyhow::Result<Self> {
+        match Rendezvous::read(|name| env::var(name).ok())? {
+            None => Ok(Self::alone()),
+            Some(rendezvous) => rendezvous.meet(timeout),
+        }
+    }
+
+    /// Whether this process writes files and talks to the user.
+    pub fn is_first(&self) -> bool {
+        self.share.rank == 0
+    }
+
+    /// Cores for this process: its share of the machine's.
+    pub fn cores(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores / self.local_world_size).max(1)
+    }
+
+    /// Leaves each process of this machine its share of the cores, unless `OMP_NUM_THREADS` says how
+    /// many threads a process may have.
+    pub fn divide_cores(&self) {
+        if self.local_world_size > 1 && env::var_os("OMP_NUM_THREADS").is_none() {
+            tch::set_num_threads(self.cores() as i32);
+        }
+    }
+
+    /// What `result` holds, if it is `Ok` on every rank; otherwise every rank fails with the first
+    /// bad rank's reason.
+    pub fn all_ok<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        let is_bad = flags(&[result.is_err()]);
+        self.all_reduce_max(&is_bad)?;
+        if is_bad.int64_value(&[0]) == 0 { result } else { Err(self.reason(result.err())) }
+    }
+
+    /// What `work` gives on the first rank, which alone does it; the others get `None`. Fails on every
+    /// rank if it fails there.
+    pub fn on_first<T>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        self.all_ok(self.is_first().then(work).transpose())
+    }
+
+    /// Before a step: the batch if every rank has its own, and the signal that any rank got; every
+    /// rank fails if one has no batch.
+    pub fn agree<T>(
+        &self,
+        batch: anyhow::Result<T>,
+        signal: Option<i32>,
+    ) -> anyhow::Result<(T, Option<i32>)> {
+        let word = Tensor::from_slice(&[i64::from(batch.is_err()), i64::from(signal.unwrap_or(0))]);
+        self.all_reduce_max(&word)?;
+        if word.int64_value(&[0]) != 0 {
+            return Err(self.reason(batch.err()));
+        }
+        let signal = i32::try_from(word.int64_value(&[1])).ok().filter(|signal| *signal != 0);
+        Ok((batch?, signal))
+    }
+
+    /// Checks that `digest`, of `what` every rank was given, is the same on all.
+    pub fn check_same(&self, what: &str, digest: u64) -> anyhow::Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let digests = group.all_gather(&Tensor::from(digest as i64)).map_err(unanswered)?;
+        let value = |tensor: &Tensor| tensor.int64_value(&[]);
+        match digests.iter().position(|other| value(other) != value(&digests[0])) {
+            None => Ok(()),
+            Some(rank) => bail!(
+                "rank {rank} was started with {what} than rank 0: start all ranks with the same command"
+            ),
+        }
+    }
+
+    /// Gives every rank the first one's numbers.
+    pub fn broadcast_numbers<const N: usize>(&self, numbers: [i64; N]) -> anyhow::Result<[i64; N]> {
+        let shared = Tensor::from_slice(&numbers);
+        self.broadcast(&shared)?;
+        let shared = Vec::<i64>::try_from(shared).ok().and_then(|numbers| numbers.try_into().ok());
+        shared.context("the first rank sent something else")
+    }
+
+    /// Gives every rank the first one's tensor, in place.
+    pub fn broadcast(&self, tensor: &Tensor) -> anyhow::Result<()> {
+        match &self.group {
+            Some(group) => group.broadcast(tensor, 0).map_err(unanswered),
+            None => Ok(()),
+        }
+    }
+
+    fn all_reduce_max(&self, tensor: &Tensor) -> anyhow::Result<()> {
+        match &self.group {
+            Some(group) => group.all_reduce(tensor, ReduceOp::Max).map_err(unanswered),
+            None => Ok(()),
+        }
+    }
+
+    /// This rank's own error, or else the first one that another rank has.
+    fn reason(&self, own: Option<anyhow::Error>) -> anyhow::Error {
+        let Some(group) = &self.group else {
+            return own.unwrap_or_else(|| anyhow!("failed without a reason"));
+        };
+        let mut bytes =
+            own.as_ref().map_or(String::new(), |error| format!("{error:#}")).into_bytes();
+        bytes.resize(MESSAGE_BYTES, 0);
+        let texts = match group.all_gather(&Tensor::from_slice(&bytes)) {
+            Ok(texts) => texts,
+            Err(error) => return own.unwrap_or_else(|| unanswered(error)),
+        };
+        if let Some(own) = own {
+            return own;
+        }
+        let texts = texts.into_iter().map(|text| Vec::<u8>::try_from(text).unwrap_or_default());
+        let first = texts.enumerate().find(|(_, text)| text.first().is_some_and(|byte| *byte != 0));
+        match first {
+            Some((rank, text)) => {
+                let text = String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned();
+                anyhow!("rank {rank} ended the run: {text}")
+            }
+            None => anyhow!("another rank ended the run without a reason"),
+        }
+    }
+}
+
+impl Rendezvous {
+    /// Reads the variables; `None` if there are none.
+    fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
+        const NEEDED: [&str; 6] =
+            ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
+        if variable("RANK").is_none() && variable("WORLD_SIZE").is_none() {
+            return Ok(None);
+        }
+        let missing: Vec<&str> =
+            NEEDED.into_iter().filter(|name| variable(name).is_none()).collect();
+        if !missing.is_empty() {
+            bail!(
+                "of the variables that start several processes, {} is not set: use `cargo xtask train --nproc-per-node N` or torchrun, or unset RANK and WORLD_SIZE to train alone",
+                missing.join(" and ")
+            );
+        }
+        let text = |name: &str| variable(name).unwrap_or_default();
+        let number = |name: &str| -> anyhow::Result<u64> {
+            let text = text(name);
+            text.parse().map_err(|_| anyhow!("`{name}={text}` is no number of 0 or more"))
+        };
+        let share = Share { rank: number("RANK")?, world_size: number("WORLD_SIZE")? };
+        let (local_rank, local_world_size) = (number("LOCAL_RANK")?, number("LOCAL_WORLD_SIZE")?);
+        for (rank, size, names) in [
+            (share.rank, share.world_size, ("RANK", "WORLD_SIZE")),
+            (local_rank, local_world_size, ("LOCAL_RANK", "LOCAL_WORLD_SIZE")),
+        ] {
+            if rank >= size || size > 1 << 20 {
+                bail!("`{}={rank}` does not lie below `{}={size}`", names.0, names.1);
+            }
+        }
+        let master_port = number("MASTER_PORT")?;
+        Ok(Some(Self {
+            share,
+            local_rank: local_rank as usize,
+            local_world_size: local_world_size as usize,
+            master_addr: text("MASTER_ADDR"),
+            master_port: u16::try_from(master_port).ok().filter(|port| *port != 0).with_context(
+                || format!("`MASTER_PORT={master_port}` is no port: give one of 1 to 65535"),
+            )?,
+            is_served: text("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            attempt: text("TORCHELASTIC_RESTART_COUNT").parse().unwrap_or(0),
+        }))
+    }
+
+    fn meet(self, timeout: Duration) -> anyhow::Result<World> {
+        let Share { rank, world_size } = self.share;
+        let (host, port) = (self.master_addr.as_str(), self.master_port);
+        let serves = rank == 0 && !self.is_served;
+        let prefix = format!("dora/attempt-{}", self.attempt);
+        let store = TcpStore::new(host, port, serves, &prefix, timeout).map_err(|error| {
+            let text = error.to_string();
+            if serves && text.contains("EADDRINUSE") {
+                return anyhow!(
+                    "the port {port} is in use on this machine: choose another MASTER_PORT (`--rdzv-endpoint HOST:PORT`)"
+                );
+            }
+            anyhow!(
+                "rank {rank} cannot reach rank 0 at {host}:{port} within {} s: is MASTER_ADDR the address of rank 0's machine, does rank 0 run, and may the port be used? ({})",
+                timeout.as_secs(),
+                first_line(&text)
+            )
+        })?;
+        let address = own_address(host, port)?;
+        let group =
+            ProcessGroup::new(&store, &address, rank as usize, world_size as usize, timeout)
+                .map_err(|error| {
+                    anyhow!(
+                        "rank {rank} waited {} s for all {world_size} ranks to meet at {host}:{port}: see what the others say ({})",
+                        timeout.as_secs(),
+                        first_line(&error.to_string())
+                    )
+                })?;
+        Ok(World {
+            share: self.share,
+            local_rank: self.local_rank,
+            local_world_size: self.local_world_size,
+            group: Some(Rc::new(group)),
+        })
+    }
+}
+
+/// What to say when ranks no longer answer, with libtorch's own text.
+pub(crate) fn lost(text: &str) -> anyhow::Error {
+    anyhow!("a rank is gone or did not answer in time ({})", first_line(text))
+}
+
+fn unanswered(error: TorchError) -> anyhow::Error {
+    lost(&error.to_string())
+}
+
+/// The address at which this machine talks to `host`: the others can reach it there.
+fn own_address(host: &str, port: u16) -> anyhow::Result<String> {
+    let failed = || format!("cannot tell this machine's address towards {host}:{port}");
+    let target = (host, port).to_socket_addrs().with_context(failed)?.next();
+    let target = target.with_context(failed)?;
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    // Nothing is sent: connecting a datagram socket only chooses the route.
+    let socket = UdpSocket::bind(any).with_context(failed)?;
+    socket.connect(target).with_context(failed)?;
+    Ok(socket.local_addr().with_context(failed)?.ip().to_string())
+}
+
+fn flags(flags: &[bool]) -> Tensor {
+    Tensor::from_slice(&flags.iter().map(|flag| i64::from(*flag)).collect::<Vec<_>>())
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

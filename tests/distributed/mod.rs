@@ -1,0 +1,241 @@
+//! Several processes take the steps that one process takes with all their clips.
+//!
+//! Ranks are real processes: a test starts this binary again with torchrun's variables, and each
+//! writes what it ended with into a file.
+
+use std::{
+    env,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use dora_core::{
+    loss::Reduction,
+    tracker::{Threshold, TrackerSpec},
+};
+use dora_model::{HeadConfig, Network, NetworkConfig, StateDict, TrackerLayer, VitConfig};
+use dora_train::{
+    engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod},
+    world::World,
+};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+use super::method::{largest_difference, uniform};
+
+const CONFIG: NetworkConfig = NetworkConfig {
+    vit: VitConfig {
+        patch_px: 8,
+        width: 24,
+        depth: 2,
+        heads: 3,
+        mlp_ratio: 2,
+        image_px: 32,
+        norm_eps: 1e-6,
+    },
+    head: HeadConfig { in_dim: 24, hidden_dim: 16, bottleneck_dim: 8, out_dim: 20 },
+};
+const STEPS: i64 = 4;
+const CLIPS: i64 = 4;
+const TOLERANCE: f64 = 1e-9;
+
+/// What the ranks of a test are told.
+const SCENE: &str = "DORA_TEST_SCENE";
+const OUT: &str = "DORA_TEST_OUT";
+
+#[test]
+fn two_and_four_processes_equal_one() {
+    for reduction in ["mean", "released"] {
+        let folder = TempDir::new().unwrap();
+        let end = |world: usize, batches: usize| -> Vec<StateDict> {
+            let scene = format!("train {reduction} {batches}");
+            let out = folder.path().join(format!("{world}-{batches}"));
+            run_all(&scene, world, &out);
+            (0..world).map(|rank| StateDict::read(&out.join(rank.to_string())).unwrap()).collect()
+        };
+        let expected = &end(1, 1)[0];
+        // With several processes alone, with several batches a step alone, and both.
+        for (world, batches) in [(2, 1), (4, 1), (1, 4), (2, 2)] {
+            for found in end(world, batches) {
+                for (name, tensor) in expected.iter() {
+                    let difference = largest_difference(tensor, &found.get(name).unwrap());
+                    assert!(
+                        difference < TOLERANCE,
+                        "{reduction}, {world} processes, {batches} batches: {name} is off by {difference:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_number_on_one_rank_stops_all() {
+    let folder = TempDir::new().unwrap();
+    run_all("bad number", 2, folder.path());
+}
+
+#[test]
+fn a_lost_rank_is_an_error_for_the_others() {
+    let folder = TempDir::new().unwrap();
+    run_all("lost rank", 2, folder.path());
+}
+
+#[test]
+fn ranks_share_numbers_reasons_and_signals() {
+    let folder = TempDir::new().unwrap();
+    run_all("words", 3, folder.path());
+}
+
+/// Starts `world` ranks and waits for their good end.
+fn run_all(scene: &str, world: usize, out: &Path) {
+    std::fs::create_dir_all(out).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: usize| -> Child {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "distributed::rank", "--ignored", "--nocapture"]);
+        command.env(SCENE, scene).env(OUT, out.join(rank.to_string()));
+        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
+        command.env("WORLD_SIZE", world.to_string()).env("LOCAL_WORLD_SIZE", world.to_string());
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+        command.env("OMP_NUM_THREADS", "1");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let ranks: Vec<Child> = (0..world).map(start).collect();
+    for (rank, child) in ranks.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{scene}, rank {rank}:\n{text}\n{errors}");
+        assert!(text.contains("1 passed"), "{scene}, rank {rank} did nothing:\n{text}");
+    }
+}
+
+/// One rank of a test above; only they start it.
+#[test]
+#[ignore = "a part of the other tests of this module, which start it"]
+fn rank() {
+    let scene = env::var(SCENE).expect("started by a test of this module");
+    let world = World::join(Duration::from_secs(60)).unwrap();
+    let words: Vec<&str> = scene.split(' ').collect();
+    match words[..] {
+        ["train", reduction, batches] => train(&world, reduction, batches.parse().unwrap()),
+        ["bad", "number"] => bad_number(&world),
+        ["lost", "rank"] => lost_rank(&world),
+        ["words"] => words_of(&world),
+        _ => panic!("{scene}"),
+    }
+}
+
+fn engine(world: &World, reduction: Reduction, batches: usize) -> Engine {
+    let spec =
+        TrackerSpec { eps: 0.05, iterations: 30, sinkhorn: true, threshold: Threshold::Sample };
+    let method = Method {
+        tracker: Some(TrackerMethod { spec, layer: TrackerLayer::Last }),
+        reduction,
+        student_temp: 0.1,
+        center_momentum: 0.9,
+        clip_grad: 0.3,
+        norm_last_layer: false,
+        autocast: None,
+        gradient_accumulation_steps: batches,
+    };
+    let weights = Network::init(&CONFIG, &mut ChaCha8Rng::seed_from_u64(3));
+    Engine::new(&CONFIG, method, &weights, Device::Cpu, Kind::Double, world.group.clone()).unwrap()
+}
+
+fn scheduled(step: i64) -> Scheduled {
+    Scheduled {
+        lr: 0.01,
+        weight_decay: 0.1,
+        momentum: 0.9,
+        teacher_temp: 0.04,
+        freeze_last_layer: step == 0,
+    }
+}
+
+/// The views of a whole step, `[1, B, T, C, H, W]` and `[L, B, T, C, H, W]`.
+fn views(step: i64) -> (Tensor, Tensor) {
+    let seed = 2 * step as u64;
+    let global = uniform(seed + 1, &[1, CLIPS, 2, 3, 32, 32], Kind::Double);
+    let local = uniform(seed + 2, &[2, CLIPS, 2, 3, 16, 16], Kind::Double);
+    (global, local)
+}
+
+fn train(world: &World, reduction: &str, batches: usize) {
+    let reduction = if reduction == "mean" { Reduction::Mean } else { Reduction::Released };
+    let mut engine = engine(world, reduction, batches);
+    let shares = world.share.world_size as i64 * batches as i64;
+    let mut end = StateDict::default();
+    for step in 0..STEPS {
+        let (global, local) = views(step);
+        for batch in 0..batches as i64 {
+            let clips = CLIPS / shares;
+            let first = (world.share.rank as i64 * batches as i64 + batch) * clips;
+            let own = |views: &Tensor| views.narrow(1, first, clips);
+            // The heads are shared by design here; a run draws them for each rank.
+            let draws = Draws { head_ids: vec![step % 3, (step + 1) % 3], drop_path: None };
+            engine.backward(&own(&global), &own(&local), &draws, &scheduled(step)).unwrap();
+        }
+        let output = engine.update(&scheduled(step)).unwrap();
+        let loss = output.loss;
+        let figures = [loss.total, loss.global, loss.local, loss.teacher_entropy, loss.kl];
+        end.insert(format!("figures.{step}"), Tensor::stack(&figures, 0));
+        end.insert(format!("grad_norms.{step}"), output.grad_norms);
+    }
+    end.insert("center", engine.center().shallow_clone());
+    let end = end
+        .merge(engine.student().state().with_prefix("student."))
+        .merge(engine.teacher().state().with_prefix("teacher."))
+        .merge(engine.training_state());
+    end.write(Path::new(&env::var(OUT).unwrap())).unwrap();
+}
+
+fn bad_number(world: &World) {
+    let mut engine = engine(world, Reduction::Mean, 1);
+    let (global, local) = views(0);
+    if world.share.rank == 1 {
+        let _ = global.narrow(5, 0, 1).fill_(f64::NAN);
+    }
+    let before = engine.student().state().get("backbone.norm.weight").unwrap().copy();
+    let draws = Draws { head_ids: vec![0, 1], drop_path: None };
+    let error = engine.step(&global, &local, &draws, &scheduled(1)).unwrap_err();
+    assert!(matches!(error, StepError::NonFinite { what: "loss", .. }), "{error}");
+    let names = if world.share.rank == 1 { "`global_views`" } else { "another rank" };
+    assert!(error.to_string().contains(names), "{error}");
+    let after = engine.student().state().get("backbone.norm.weight").unwrap();
+    assert_eq!(largest_difference(&before, &after.detach()), 0.0, "weights moved");
+}
+
+fn lost_rank(world: &World) {
+    let mut engine = engine(world, Reduction::Mean, 1);
+    let (global, local) = views(0);
+    let draws = Draws { head_ids: vec![0, 1], drop_path: None };
+    let mut step = |number| engine.step(&global, &local, &draws, &scheduled(number)).map(drop);
+    step(0).unwrap();
+    if world.share.rank == 1 {
+        return;
+    }
+    let error = (1..3).find_map(|number| step(number).err()).expect("the other rank is gone");
+    assert!(matches!(error, StepError::Backward(_) | StepError::Torch(_)), "{error}");
+}
+
+fn words_of(world: &World) {
+    let rank = world.share.rank;
+    assert_eq!(world.broadcast_numbers([rank as i64, 7]).unwrap(), [0, 7]);
+    assert_eq!(world.on_first(|| Ok(5)).unwrap(), world.is_first().then_some(5));
+    assert_eq!(world.agree(Ok(rank), None).unwrap(), (rank, None));
+    let signal = (rank == 2).then_some(15);
+    assert_eq!(world.agree(Ok(rank), signal).unwrap(), (rank, Some(15)));
+    let result = if rank == 1 { Err(anyhow::anyhow!("no frames left")) } else { Ok(rank) };
+    let error = world.agree(result, None).unwrap_err().to_string();
+    let expected =
+        if rank == 1 { "no frames left" } else { "rank 1 ended the run: no frames left" };
+    assert_eq!(error, expected);
+    world.check_same("another recipe", 1 << 40).unwrap();
+    let error = world.check_same("another recipe", rank / 2).unwrap_err().to_string();
+    assert!(error.starts_with("rank 2 was started with another recipe than rank 0"), "{error}");
+}
