@@ -1,7 +1,10 @@
 //! Compiles the C++ half of this crate against the libtorch that `torch-sys` found, and tells the
 //! crates above where its libraries lie (`DEP_TORCH_EXT_LIB`).
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 fn main() {
     let lib = PathBuf::from(
@@ -11,7 +14,8 @@ fn main() {
     println!("cargo:lib={}", lib.display());
     println!("cargo:rerun-if-changed=cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++17")
         .opt_level(2)
@@ -22,5 +26,40 @@ fn main() {
         .define("USE_C10D_GLOO", None)
         .file("cpp/torch_ext.cc")
         .file("cpp/distributed.cc")
-        .compile("torch_ext");
+        .file("cpp/cuda.cc");
+    let with_cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
+    if with_cuda {
+        build.define("USE_C10D_NCCL", None).include("cpp/handles").includes(nvidia_includes(&lib));
+    }
+    build.compile("torch_ext");
+    if with_cuda {
+        // After the C++ that uses them: the linker drops libraries that nothing before them needs.
+        for library in ["torch_cuda", "c10_cuda"] {
+            println!("cargo:rustc-link-lib={library}");
+        }
+    }
+}
+
+/// Where the headers of CUDA and NCCL lie: beside libtorch, as Python wheels do; for the CPU's libtorch
+/// in the folder that `cargo xtask ci` fetches beside it; or in `CUDA_HOME`.
+fn nvidia_includes(lib: &Path) -> Vec<PathBuf> {
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let mut folders = Vec::new();
+    let lib = lib.canonicalize().expect("libtorch is there");
+    let mut above = lib.ancestors().skip(2);
+    let site = above.next().map(|site| site.join("nvidia"));
+    let fetched = above.next().map(|cache| cache.join("cuda-headers-13.0/nvidia"));
+    for wheels in [site, fetched].into_iter().flatten() {
+        folders.extend(["cu13/include", "nccl/include"].map(|folder| wheels.join(folder)));
+    }
+    folders.extend(env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("include")));
+    let system = ["/usr/include", "/usr/local/include"].map(PathBuf::from);
+    for header in ["nccl.h", "cuda_runtime_api.h", "crt/host_defines.h", "nv/target"] {
+        assert!(
+            folders.iter().chain(&system).any(|folder| folder.join(header).exists()),
+            "the feature `cuda` needs NVIDIA's header {header}, which is not beside libtorch: run \
+             `cargo xtask setup --cuda`, or export CUDA_HOME"
+        );
+    }
+    folders
 }

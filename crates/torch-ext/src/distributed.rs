@@ -6,7 +6,7 @@ use std::{ffi::CString, ptr::NonNull, time::Duration};
 use tch::Tensor;
 
 use crate::{
-    TorchError,
+    TorchError, cuda,
     ffi::{self, GroupHandle, ReducerHandle, StoreHandle, check, handles},
 };
 
@@ -73,6 +73,7 @@ pub struct ProcessGroup {
     handle: NonNull<GroupHandle>,
     rank: usize,
     world_size: usize,
+    has_nccl: bool,
 }
 
 impl ProcessGroup {
@@ -103,7 +104,37 @@ impl ProcessGroup {
         };
         check("ProcessGroup", error)?;
         let handle = NonNull::new(group).expect("a group that was made");
-        Ok(Self { handle, rank, world_size })
+        Ok(Self { handle, rank, world_size, has_nccl: false })
+    }
+
+    /// Connects the ranks over NCCL too, each with its own GPU `device_index`: tensors on GPUs take
+    /// that way from here on, those on the CPU Gloo's. Comes before the first [`Reducer`], and after
+    /// [`load_cuda`](crate::load_cuda) and [`cuda_set_device`](crate::cuda_set_device).
+    ///
+    /// `timeout` holds for each later operation. NCCL runs beside this process's own work, so one that
+    /// fails or exceeds it cannot become an error of the call that began it: libtorch's watchdog then
+    /// says why on standard error and ends the process (SIGABRT), as under torchrun.
+    ///
+    /// # Errors
+    /// The crate was built without its feature `cuda`; there is no such GPU; NCCL cannot connect.
+    pub fn add_nccl(
+        &mut self,
+        store: &TcpStore,
+        device_index: usize,
+        timeout: Duration,
+    ) -> Result<(), TorchError> {
+        // SAFETY: a live group and a live store.
+        let error = unsafe {
+            ffi::te_group_add_nccl(
+                self.handle.as_ptr(),
+                store.0.as_ptr(),
+                cuda::index(device_index),
+                timeout.as_millis() as i64,
+            )
+        };
+        check("ProcessGroupNCCL", error)?;
+        self.has_nccl = true;
+        Ok(())
     }
 
     /// This process's number.
@@ -159,7 +190,14 @@ impl ProcessGroup {
 }
 
 impl Drop for ProcessGroup {
+    /// With NCCL, ends it: in peace if all ranks come here within five seconds, else by aborting what
+    /// still runs, so that a dead rank keeps nobody waiting.
     fn drop(&mut self) {
+        if self.has_nccl {
+            // SAFETY: a live group. An error changes nothing any more: the group is freed next.
+            let _ =
+                check("ProcessGroupNCCL", unsafe { ffi::te_group_end_nccl(self.handle.as_ptr()) });
+        }
         // SAFETY: ours, and freed once.
         unsafe { ffi::te_group_free(self.handle.as_ptr()) }
     }

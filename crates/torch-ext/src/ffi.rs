@@ -73,6 +73,13 @@ unsafe extern "C" {
         out: *mut *mut GroupHandle,
     ) -> *mut c_char;
     pub(crate) fn te_group_free(group: *mut GroupHandle);
+    pub(crate) fn te_group_add_nccl(
+        group: *mut GroupHandle,
+        store: *mut StoreHandle,
+        device_index: c_int,
+        timeout_ms: i64,
+    ) -> *mut c_char;
+    pub(crate) fn te_group_end_nccl(group: *mut GroupHandle) -> *mut c_char;
     pub(crate) fn te_all_reduce(
         group: *mut GroupHandle,
         tensor: *mut C_tensor,
@@ -99,6 +106,14 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn te_reducer_prepare(reducer: *mut ReducerHandle) -> *mut c_char;
     pub(crate) fn te_reducer_free(reducer: *mut ReducerHandle);
+    pub(crate) fn te_cuda_set_device(device_index: c_int) -> *mut c_char;
+    pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;
+    pub(crate) fn te_cuda_reset_peak_memory(device_index: c_int) -> *mut c_char;
+    pub(crate) fn te_cuda_memory(
+        device_index: c_int,
+        free: *mut i64,
+        total: *mut i64,
+    ) -> *mut c_char;
 }
 
 /// The handles of a list of tensors; valid while the tensors are borrowed.

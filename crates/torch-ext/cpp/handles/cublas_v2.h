@@ -1,0 +1,7 @@
+// Stands in for NVIDIA's header of this name: ATen's headers name these types, and nothing here uses
+// them.
+
+#pragma once
+
+typedef struct cublasContext *cublasHandle_t;
+enum cublasStatus_t : int;

@@ -1,0 +1,6 @@
+// Stands in for NVIDIA's header of this name: ATen's headers name these types, and nothing here uses
+// them.
+
+#pragma once
+
+enum cusolverStatus_t : int;

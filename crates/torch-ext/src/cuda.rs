@@ -1,0 +1,57 @@
+//! What torch.cuda sets and tells and tch does not: the process's GPU and its memory.
+//!
+//! Nothing here needs the feature `cuda`; [`load_cuda`](crate::load_cuda) comes first.
+
+use crate::{TorchError, ffi, ffi::check};
+
+/// Makes GPU `device_index`, counted from 0 among those that are visible, the one that this thread
+/// uses where none is named (`torch.cuda.set_device`). A process that shares a machine calls it before
+/// anything else touches a GPU, or it would also take memory on the first one.
+///
+/// # Errors
+/// There is no such GPU.
+pub fn cuda_set_device(device_index: usize) -> Result<(), TorchError> {
+    // SAFETY: takes a number; any value gives an error at worst.
+    check("set_device", unsafe { ffi::te_cuda_set_device(index(device_index)) })
+}
+
+/// The most bytes that tensors held at once on GPU `device_index` since the start or the last
+/// [`cuda_reset_peak_memory`] (`torch.cuda.max_memory_allocated`); `None` where there is no such GPU.
+pub fn cuda_peak_memory_bytes(device_index: usize) -> Option<i64> {
+    let mut bytes = 0;
+    // SAFETY: a place to write to.
+    let error = unsafe { ffi::te_cuda_peak_memory(index(device_index), &mut bytes) };
+    check("max_memory_allocated", error).ok().map(|()| bytes)
+}
+
+/// Starts a new peak for [`cuda_peak_memory_bytes`] at what tensors hold now
+/// (`torch.cuda.reset_peak_memory_stats`); nothing to do where there is no such GPU.
+pub fn cuda_reset_peak_memory(device_index: usize) {
+    // SAFETY: takes a number; any value gives an error at worst.
+    let error = unsafe { ffi::te_cuda_reset_peak_memory(index(device_index)) };
+    let _ = check("reset_peak_memory_stats", error);
+}
+
+/// The memory of a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CudaMemory {
+    /// What no process uses.
+    pub free_bytes: i64,
+    /// What the GPU has.
+    pub total_bytes: i64,
+}
+
+/// The memory of GPU `device_index` (`torch.cuda.mem_get_info`); `None` where there is no such GPU.
+pub fn cuda_memory(device_index: usize) -> Option<CudaMemory> {
+    let mut memory = CudaMemory::default();
+    // SAFETY: two places to write to.
+    let error = unsafe {
+        ffi::te_cuda_memory(index(device_index), &mut memory.free_bytes, &mut memory.total_bytes)
+    };
+    check("mem_get_info", error).ok().map(|()| memory)
+}
+
+/// As libtorch numbers devices; one beyond its numbers is none that it has.
+pub(crate) fn index(device_index: usize) -> i32 {
+    i32::try_from(device_index).unwrap_or(i32::MAX)
+}
