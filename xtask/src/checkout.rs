@@ -10,6 +10,9 @@ use anyhow::Context;
 
 use crate::process::{self, say};
 
+/// The words for cargo that bring NCCL into the programs.
+pub(crate) const CUDA: &[&str] = &["--features", "dora-train/cuda"];
+
 /// This clone of the repository, and the folder that the user stands in.
 pub(crate) struct Checkout {
     root: PathBuf,
@@ -72,6 +75,17 @@ impl Checkout {
         cargo
     }
 
+    /// What every command of cargo is told of features: NCCL's where libtorch is complete. The same for
+    /// building, testing and linting, so that they share what they compile.
+    pub(crate) fn features(&self) -> &'static [&'static str] {
+        let libtorch = self.exported_libtorch().unwrap_or_else(|| self.libtorch_link());
+        let is_complete = libtorch.canonicalize().is_ok_and(|libtorch| {
+            libtorch.join("lib/libtorch_cuda.so").exists()
+                && libtorch.with_file_name("nvidia/nccl/include/nccl.h").exists()
+        });
+        if is_complete { CUDA } else { &[] }
+    }
+
     /// Builds every program of the workspace; cargo shows its own progress. Always all of them: another
     /// choice of packages means other features of what they share, and cargo would compile that again.
     pub(crate) fn build(&self) -> anyhow::Result<()> {
@@ -83,7 +97,7 @@ impl Checkout {
         }
         let mut cargo = self.cargo();
         cargo.arg("build").arg("--manifest-path").arg(self.root.join("Cargo.toml"));
-        process::run(cargo.args(["--workspace", "--bins"]))
+        process::run(cargo.args(["--workspace", "--bins"]).args(self.features()))
     }
 
     /// A program of the workspace that [`Checkout::build`] has built, to be given arguments.

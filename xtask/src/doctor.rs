@@ -134,7 +134,7 @@ fn libtorch(checkout: &Checkout, machine: &Machine) -> Vec<Finding> {
         Source::Cached(cache) => {
             let kind = match cache.variant() {
                 Variant::Cpu => "for the CPU",
-                Variant::Cuda => "for CPU and CUDA",
+                Variant::Cuda | Variant::CudaHeaders => "for CPU and CUDA",
             };
             (cache.libtorch(), format!("{} {kind}", libtorch::VERSION))
         }

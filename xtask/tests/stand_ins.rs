@@ -21,6 +21,14 @@ case "$*" in *--version) echo "pip 24.0 from /x (python 3.11)"; exit;; esac
 echo "$*" >>"$WORLD/pip.log"
 while [ "$1" != --target ]; do shift; done
 site=$2
+case "$*" in *torch==*) ;; *)
+  mkdir -p $site/nvidia/nccl/include $site/nvidia/nccl/lib $site/nvidia_nccl.dist-info
+  for file in include/nccl.h lib/libnccl.so.2; do
+    printf abc >$site/nvidia/nccl/$file
+    echo "nvidia/nccl/$file,sha256=SUM,3"
+  done >$site/nvidia_nccl.dist-info/RECORD
+  exit;;
+esac
 api=$site/torch/include/torch/csrc/api/include/torch
 mkdir -p $site/torch/lib $api $site/torch-2.11.0.dist-info
 printf abc >$site/torch/lib/libtorch_cpu.so
@@ -38,9 +46,10 @@ impl World {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&root);
         let world = Self(root);
-        for program in ["c++", "make", "cmake", "nasm", "pkg-config", "clang"] {
+        for program in ["make", "cmake", "nasm", "pkg-config", "clang"] {
             world.script(&format!("bin/{program}"), "echo 4.6.0");
         }
+        world.script("bin/c++", "echo 4.6.0\necho x.o: /usr/include/gloo/config.h");
         world.script("bin/python3", &PYTHON.replace("SUM", ABC));
         world.write("lib/libclang.so", "");
         world.write("checkout/xtask/Cargo.toml", "");
@@ -291,6 +300,35 @@ fn train_ingests_then_starts_the_worker() {
     let calls = world.lines("log");
     assert_eq!((status, calls.len()), (0, 2), "{calls:?}");
     assert_eq!(calls[1], format!("dora-train train {recipe} --dry-run"));
+}
+
+#[test]
+fn ci_compiles_the_feature_cuda_on_any_machine() {
+    let lints =
+        |features: &str| format!("cargo clippy --workspace --all-targets {features}-- -D warnings");
+    let feature = "--features dora-train/cuda ";
+    let test = |world: &World, features: &str| {
+        let manifest = world.path("checkout/Cargo.toml");
+        format!("cargo test --manifest-path {} --workspace{features}", manifest.display())
+    };
+
+    let world = World::new("ci").with_programs();
+    let (_, text) = ended(world.own_libtorch("ci").output().unwrap());
+    assert!(text.contains("passed") && text.contains("feature cuda"), "{text}");
+    let expected = [lints(""), lints(feature), test(&world, "")];
+    assert_eq!(world.lines("log")[1..4], expected, "{text}");
+    assert!(world.path("cache/dora/cuda-headers-13.0/nvidia/nccl/include/nccl.h").exists());
+    assert_eq!(world.pip_calls(), 1);
+    ended(world.own_libtorch("ci").output().unwrap());
+    assert_eq!(world.pip_calls(), 1);
+
+    let world = World::new("ci-complete").with_programs();
+    world.write("torch/lib/libtorch_cuda.so", "");
+    world.write("nvidia/nccl/include/nccl.h", "");
+    let (_, text) = ended(world.own_libtorch("ci").output().unwrap());
+    let expected = [lints(feature), test(&world, " --features dora-train/cuda")];
+    assert_eq!(world.lines("log")[1..3], expected, "{text}");
+    assert!(text.contains("libtorch is complete") && world.pip_calls() == 0, "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use super::{test, train};
 use crate::{
     args::{Args, CommandSpec},
-    checkout::Checkout,
+    checkout::{CUDA, Checkout},
     process::{self, say},
     setup::{self, Wishes},
 };
@@ -40,12 +40,10 @@ const STEPS: &[Step] = &[
         setup::ensure(checkout, wishes)
     }),
     ("format", |checkout| cargo(checkout, &["fmt", "--all", "--check"])),
-    ("lints", |checkout| {
-        let words = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        cargo(checkout, &words)
-    }),
+    ("lints", |checkout| lint(checkout, checkout.features())),
+    ("feature cuda", feature_cuda),
     ("tests", |checkout| test::run(checkout, &[])),
-    ("short training", short_training),
+    ("short training", |checkout| short_training(checkout, &[])),
 ];
 
 fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
@@ -72,11 +70,28 @@ fn cargo(checkout: &Checkout, words: &[&str]) -> anyhow::Result<()> {
     process::run(checkout.cargo().args(words).current_dir(checkout.root()))
 }
 
-/// Trains a few steps into a folder of its own and looks for what a run must leave there. After a
-/// failure the folder stays, to be looked at.
-fn short_training(checkout: &Checkout) -> anyhow::Result<()> {
+fn lint(checkout: &Checkout, features: &[&str]) -> anyhow::Result<()> {
+    let words = [&["clippy", "--workspace", "--all-targets"], features, &["--", "-D", "warnings"]];
+    cargo(checkout, &words.concat())
+}
+
+/// Compiles the feature where the other steps leave it out. The same words as for the lints before:
+/// only what depends on the feature is compiled again, and nothing is linked.
+fn feature_cuda(checkout: &Checkout) -> anyhow::Result<()> {
+    if !checkout.features().is_empty() {
+        say!("libtorch is complete, so every step has this feature");
+        return Ok(());
+    }
+    setup::ensure_cuda_headers()?;
+    lint(checkout, CUDA)
+}
+
+/// Trains a few steps into a folder of its own, with `more` options of `train`, and looks for what a run
+/// must leave there. After a failure the folder stays, to be looked at.
+fn short_training(checkout: &Checkout, more: &[(&'static str, &str)]) -> anyhow::Result<()> {
     let run_dir = env::temp_dir().join(format!("dora-ci-{}", std::process::id()));
     let mut options: Vec<_> = SHORT_RUN.iter().map(|value| ("set", value.into())).collect();
+    options.extend(more.iter().map(|(name, value)| (*name, value.into())));
     options.push(("run-dir", run_dir.clone().into()));
     train::run(checkout, &Args::with(options))?;
     check_run(&run_dir)?;

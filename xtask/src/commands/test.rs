@@ -25,5 +25,5 @@ pub(crate) fn run(checkout: &Checkout, extra: &[OsString]) -> anyhow::Result<()>
     let mut cargo = checkout.cargo();
     cargo.arg("test").arg("--manifest-path");
     cargo.arg(checkout.root().join("Cargo.toml"));
-    process::run(cargo.arg("--workspace").args(extra))
+    process::run(cargo.arg("--workspace").args(checkout.features()).args(extra))
 }

@@ -1,5 +1,5 @@
-//! The cache of libtorch, shared by all clones: filled with wheels from the Python package index,
-//! since PyTorch's wheel holds the headers and libraries that a build needs.
+//! The cache of libtorch and of CUDA's headers, shared by all clones: filled with wheels from the Python
+//! package index, since PyTorch's wheel holds the headers and libraries that a build needs.
 //!
 //! A download goes into a folder of its own, is checked against what the wheels say of themselves, and
 //! gets its final name last; a lock keeps a second process waiting. So whatever has the final name was
@@ -53,18 +53,37 @@ const CUDA: &[&str] = &[
     "nvidia-nvtx==13.0.85",
 ];
 
-/// How much of libtorch.
+/// Compiles the feature `cuda` beside a libtorch for the CPU, and no more than that.
+const CUDA_HEADERS: &[&str] = &[
+    "nvidia-cuda-cccl==13.0.85",
+    "nvidia-cuda-crt==13.0.88",
+    "nvidia-cuda-runtime==13.0.96",
+    "nvidia-nccl-cu13==2.28.9",
+];
+
+/// What a cache holds: how much of libtorch, or what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
     Cpu,
     Cuda,
+    CudaHeaders,
 }
 
 impl Variant {
-    pub(crate) fn name(self) -> &'static str {
+    /// The name of its folder; `crates/torch-ext/build.rs` looks for the headers by it.
+    fn folder(self) -> String {
         match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
+            Self::Cpu => format!("libtorch-{VERSION}-cpu"),
+            Self::Cuda => format!("libtorch-{VERSION}-cuda"),
+            Self::CudaHeaders => "cuda-headers-13.0".to_owned(),
+        }
+    }
+
+    /// What it is called in messages.
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Cpu | Self::Cuda => "libtorch",
+            Self::CudaHeaders => "the set of CUDA headers",
         }
     }
 
@@ -72,6 +91,17 @@ impl Variant {
         match self {
             Self::Cpu => CPU,
             Self::Cuda => CUDA,
+            Self::CudaHeaders => CUDA_HEADERS,
+        }
+    }
+
+    /// What every build uses of it.
+    fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Cpu | Self::Cuda => {
+                &["torch/lib/libtorch_cpu.so", "torch/include/torch/csrc/api/include/torch/torch.h"]
+            }
+            Self::CudaHeaders => &["nvidia/nccl/include/nccl.h"],
         }
     }
 
@@ -80,6 +110,7 @@ impl Variant {
         match self {
             Self::Cpu => 2_500_000_000,
             Self::Cuda => 9_000_000_000,
+            Self::CudaHeaders => 600_000_000,
         }
     }
 
@@ -87,6 +118,7 @@ impl Variant {
         match self {
             Self::Cpu => "0.55 GB",
             Self::Cuda => "2.5 GB",
+            Self::CudaHeaders => "0.2 GB",
         }
     }
 }
@@ -106,7 +138,7 @@ impl State {
     }
 }
 
-/// One variant of libtorch in the user's cache.
+/// One variant in the user's cache.
 pub(crate) struct Cache {
     dir: PathBuf,
     variant: Variant,
@@ -140,7 +172,7 @@ impl Cache {
             return State::Missing;
         }
         let fits = manifest::check(&home, &self.title());
-        match fits.and_then(|()| check_parts(&home)) {
+        match fits.and_then(|()| self.check_parts(&home)) {
             Ok(()) => State::Complete,
             Err(what) => State::Broken(what),
         }
@@ -157,7 +189,7 @@ impl Cache {
         );
         let differing = manifest::check_sums(&home, &records)?;
         match differing.first() {
-            None => say!("setup: all files of libtorch are as they should be"),
+            None => say!("setup: all files of {} are as they should be", self.variant.noun()),
             Some(first) => {
                 let what = format!(
                     "{} of {} files are not as fetched: {first}",
@@ -171,7 +203,7 @@ impl Cache {
         Ok(self.state())
     }
 
-    /// Fetches libtorch, unless another process has done so meanwhile. A broken one is removed first,
+    /// Fetches the variant, unless another process has done so meanwhile. A broken one is removed first,
     /// which also makes room.
     ///
     /// # Errors
@@ -184,7 +216,8 @@ impl Cache {
             State::Complete => return Ok(()),
             State::Missing => {}
             State::Broken(what) => {
-                say!("setup: libtorch in the cache is broken ({what}); it is fetched again");
+                let noun = self.variant.noun();
+                say!("setup: {noun} in the cache is broken ({what}); it is fetched again");
             }
         }
         self.clear_leftovers()?;
@@ -201,8 +234,8 @@ impl Cache {
         fs::create_dir_all(&scratch)
             .with_context(|| format!("cannot make the folder {}", scratch.display()))?;
         say!(
-            "setup: fetching libtorch {VERSION} ({}, a download of {}) into {}",
-            self.variant.name(),
+            "setup: fetching {} (a download of {}) into {}",
+            self.variant.noun(),
             self.variant.download(),
             self.home().display()
         );
@@ -210,15 +243,17 @@ impl Cache {
         let mut pip = self.pip(python, &site, &scratch)?;
         // The lock is also pip's input: it is held for as long as pip lives, even if we are killed.
         pip.stdin(lock.try_clone().context("cannot hold the lock")?);
-        run_pip(&mut pip)?;
+        self.run_pip(&mut pip)?;
         let records = manifest::records(&site)?;
-        let complete = manifest::check_sizes(&site, &records).and_then(|()| check_parts(&site));
-        complete.map_err(|what| anyhow::anyhow!("pip left an incomplete libtorch: {what}"))?;
+        let complete =
+            manifest::check_sizes(&site, &records).and_then(|()| self.check_parts(&site));
+        let noun = self.variant.noun();
+        complete.map_err(|what| anyhow::anyhow!("pip left {noun} incomplete: {what}"))?;
         manifest::write(&site, &self.title(), &records)
             .and_then(|()| fs::rename(&site, self.home()))
-            .with_context(|| format!("cannot put libtorch at {}", self.home().display()))?;
+            .with_context(|| format!("cannot put {noun} at {}", self.home().display()))?;
         say!(
-            "setup: libtorch is in place: {} in {:.0} s",
+            "setup: {noun} is in place: {} in {:.0} s",
             gigabytes(total_bytes(&records)),
             started.elapsed().as_secs_f64()
         );
@@ -275,7 +310,8 @@ impl Cache {
             }
             if !waiting {
                 waiting = true;
-                say!("setup: another process is fetching libtorch; waiting for it");
+                let noun = self.variant.noun();
+                say!("setup: another process is fetching {noun}; waiting for it");
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -313,8 +349,9 @@ impl Cache {
             return Ok(());
         }
         Err(fixable(format!(
-            "fetching libtorch takes {} in {}, where {} are free; make room, or set XDG_CACHE_HOME to \
-             a folder on a larger disk",
+            "fetching {} takes {} in {}, where {} are free; make room, or set XDG_CACHE_HOME to a \
+             folder on a larger disk",
+            self.variant.noun(),
             gigabytes(needed),
             self.dir.display(),
             gigabytes(free)
@@ -326,34 +363,32 @@ impl Cache {
     }
 
     fn name(&self) -> String {
-        format!("libtorch-{VERSION}-{}", self.variant.name())
+        self.variant.folder()
     }
 
     /// The first line of the manifest; another choice of wheels makes an old cache unfit.
     fn title(&self) -> String {
         format!("libtorch 1 {}", self.variant.wheels().join(" "))
     }
-}
 
-/// Checks for what every build uses, whatever the records say.
-fn check_parts(site: &Path) -> Result<(), String> {
-    let mut parts =
-        ["torch/lib/libtorch_cpu.so", "torch/include/torch/csrc/api/include/torch/torch.h"].iter();
-    match parts.find(|part| !site.join(part).is_file()) {
-        Some(part) => Err(format!("{part} is missing")),
-        None => Ok(()),
+    /// Checks for what every build uses, whatever the records say.
+    fn check_parts(&self, site: &Path) -> Result<(), String> {
+        match self.variant.parts().iter().find(|part| !site.join(part).is_file()) {
+            Some(part) => Err(format!("{part} is missing")),
+            None => Ok(()),
+        }
     }
-}
 
-fn run_pip(pip: &mut Command) -> anyhow::Result<()> {
-    let status = process::run_for_people(pip)?;
-    if status.success() {
-        return Ok(());
+    fn run_pip(&self, pip: &mut Command) -> anyhow::Result<()> {
+        if process::run_for_people(pip)?.success() {
+            return Ok(());
+        }
+        Err(anyhow::anyhow!(
+            "pip could not fetch {}; check the network and pip's settings (`python3 -m pip config \
+             list`), then run this again",
+            self.variant.noun()
+        ))
     }
-    Err(anyhow::anyhow!(
-        "pip could not fetch libtorch; check the network and pip's settings (`python3 -m pip config \
-         list`), then run this again"
-    ))
 }
 
 fn total_bytes(records: &[Record]) -> u64 {

@@ -9,7 +9,12 @@ pub(crate) mod manifest;
 pub(crate) mod packages;
 pub(crate) mod python;
 
-use self::{libtorch::Source, machine::Machine, python::Python};
+use self::{
+    cache::{Cache, Variant},
+    libtorch::Source,
+    machine::Machine,
+    python::Python,
+};
 use crate::{
     checkout::Checkout,
     process::{fixable, say},
@@ -46,10 +51,7 @@ pub(crate) fn ensure(checkout: &Checkout, wishes: Wishes) -> anyhow::Result<()> 
         Source::Exported(_) => Ok(()),
         Source::Cached(cache) => {
             if state.wants_download() {
-                let python = Python::find(&machine).ok_or_else(|| {
-                    fixable("`python3 -m pip` still does not work; install Python 3 with pip")
-                })?;
-                cache.fill(&python)?;
+                fill(&cache, &machine)?;
             }
             if libtorch::link(checkout, &cache.libtorch())? {
                 say!("setup: linked .libtorch to {}", cache.libtorch().display());
@@ -57,4 +59,23 @@ pub(crate) fn ensure(checkout: &Checkout, wishes: Wishes) -> anyhow::Result<()> 
             Ok(())
         }
     }
+}
+
+/// Brings the headers that the feature `cuda` is compiled with beside a libtorch for the CPU.
+///
+/// # Errors
+/// No pip, a download that fails.
+pub(crate) fn ensure_cuda_headers() -> anyhow::Result<()> {
+    let cache = Cache::of_user(Variant::CudaHeaders)?;
+    if cache.state().wants_download() {
+        fill(&cache, &Machine::this())?;
+    }
+    Ok(())
+}
+
+fn fill(cache: &Cache, machine: &Machine) -> anyhow::Result<()> {
+    let python = Python::find(machine).ok_or_else(|| {
+        fixable("`python3 -m pip` does not work; install Python 3 with pip (package python3-pip)")
+    })?;
+    cache.fill(&python)
 }

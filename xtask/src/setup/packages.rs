@@ -50,6 +50,12 @@ pub(crate) const NEEDS: &[Need] = &[
         version_args: &["-v"],
     },
     Need {
+        package: "libgloo-dev",
+        why: "headers of Gloo, over which processes talk (the library is inside libtorch)",
+        find: gloo,
+        version_args: &[],
+    },
+    Need {
         package: "pkg-config",
         why: "finds OpenCV",
         find: pkg_config,
@@ -199,6 +205,20 @@ fn opencv(machine: &Machine) -> Option<PathBuf> {
     (by_hand || opencv_version(machine).is_some()).then(PathBuf::new)
 }
 
+/// Where the compiler finds Gloo's headers, with the flags that the build gives it.
+fn gloo(machine: &Machine) -> Option<PathBuf> {
+    const HEADER: &str = "gloo/config.h";
+    let words = |variable| std::env::var(variable).unwrap_or_default();
+    let output = Command::new(machine.program("CXX", &["c++"])?)
+        .args(words("CXX").split_whitespace().skip(1))
+        .args(words("CXXFLAGS").split_whitespace())
+        .args(["-M", "-x", "c++", "-include", HEADER, "/dev/null"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().find(|word| word.ends_with(HEADER)).map(PathBuf::from)
+}
+
 fn install(apt_get: &Path, situation: Situation, packages: &[&str]) -> anyhow::Result<()> {
     let apt = |words: &[&str]| {
         let mut command = if situation.root {
@@ -267,6 +287,17 @@ mod tests {
         assert_eq!(apt_line(false, &["cmake", "nasm"]), line);
         let line = "sudo apt-get update && sudo apt-get install -y --no-install-recommends cmake";
         assert_eq!(apt_line(true, &["cmake"]), line);
+    }
+
+    #[test]
+    fn gloo_is_where_the_compiler_finds_it() {
+        let folder = Folder::new("packages-gloo");
+        let machine = Machine { path: vec![folder.path().to_path_buf()], libraries: vec![] };
+        assert_eq!(gloo(&machine), None);
+        folder.script("c++", "printf 'null.o: /dev/null \\\\\\n /opt/include/gloo/config.h\\n'");
+        assert_eq!(gloo(&machine), Some(PathBuf::from("/opt/include/gloo/config.h")));
+        folder.script("c++", "echo 'gloo/config.h: No such file or directory' >&2; exit 1");
+        assert_eq!(gloo(&machine), None);
     }
 
     #[test]
