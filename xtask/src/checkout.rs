@@ -75,13 +75,15 @@ impl Checkout {
         cargo
     }
 
-    /// What every command of cargo is told of features: NCCL's where libtorch is complete. The same for
-    /// building, testing and linting, so that they share what they compile.
+    /// What every command of cargo is told of features: NCCL's where libtorch is complete, headers
+    /// included. The same for building, testing and linting, so that they share what they compile.
     pub(crate) fn features(&self) -> &'static [&'static str] {
         let libtorch = self.exported_libtorch().unwrap_or_else(|| self.libtorch_link());
         let is_complete = libtorch.canonicalize().is_ok_and(|libtorch| {
             libtorch.join("lib/libtorch_cuda.so").exists()
-                && libtorch.with_file_name("nvidia/nccl/include/nccl.h").exists()
+                && ["nccl/include/nccl.h", "cu13/include/crt/host_defines.h"]
+                    .iter()
+                    .all(|header| libtorch.with_file_name("nvidia").join(header).exists())
         });
         if is_complete { CUDA } else { &[] }
     }

@@ -325,6 +325,7 @@ fn ci_compiles_the_feature_cuda_on_any_machine() {
     let world = World::new("ci-complete").with_programs();
     world.write("torch/lib/libtorch_cuda.so", "");
     world.write("nvidia/nccl/include/nccl.h", "");
+    world.write("nvidia/cu13/include/crt/host_defines.h", "");
     let (_, text) = ended(world.own_libtorch("ci").output().unwrap());
     let expected = [lints(feature), test(&world, " --features dora-train/cuda")];
     assert_eq!(world.lines("log")[1..3], expected, "{text}");
