@@ -78,7 +78,12 @@ char *te_all_gather(GroupHandle *handle, Tensor *tensor, List out, size_t n) {
 }
 
 char *te_barrier(GroupHandle *handle) {
-  return guarded([&] { finish(handle->group->barrier()); });
+  return guarded([&] {
+    c10d::BarrierOptions options;
+    // Over Gloo even where NCCL is there, whose failure would end the process instead of this call.
+    options.device = c10::Device(c10::DeviceType::CPU);
+    finish(handle->group->barrier(options));
+  });
 }
 
 char *te_reducer(GroupHandle *handle, List params, size_t n, int64_t bucket_bytes,
