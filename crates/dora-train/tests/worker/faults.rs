@@ -1,0 +1,55 @@
+//! Ranks killed at random moments, saves included: what is left always goes on, and ends as if
+//! nothing had happened.
+
+use std::{
+    thread::sleep,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+use crate::workbench::{Ranks, Workbench};
+
+const KILLS: usize = 20;
+/// A save after every step, so that many kills meet one.
+const OFTEN: &[&str] = &["output.checkpoint_every=1 steps"];
+
+#[test]
+fn ranks_killed_at_random_moments_end_as_if_never_killed() {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let bench = Workbench::new();
+    let began = SystemTime::now();
+    assert!(bench.start_ranks("whole", 2, OFTEN, |_, _| ()).wait(120).iter().all(|end| end.0 == 0));
+    let whole = began.elapsed().unwrap();
+
+    let (mut kills, mut in_saves, mut runs) = (0, 0, 0);
+    while kills < KILLS {
+        runs += 1;
+        let run = format!("killed-{runs}");
+        loop {
+            let mut ranks = bench.start_ranks(&run, 2, OFTEN, |_, _| ());
+            sleep(whole.mul_f64(rng.random_range(0.0..0.8)));
+            let is_running = |rank: usize, ranks: &mut Ranks| {
+                ranks.children[rank].try_wait().unwrap().is_none()
+            };
+            if kills == KILLS || !(is_running(0, &mut ranks) && is_running(1, &mut ranks)) {
+                let ends = ranks.wait(120);
+                assert!(ends.iter().all(|(status, _)| *status == 0), "{run}: {ends:?}");
+                break;
+            }
+            let victims: &[usize] = [&[0][..], &[1], &[0, 1]][rng.random_range(0..3)];
+            victims.iter().for_each(|rank| ranks.signal(*rank, "-KILL"));
+            kills += 1;
+            in_saves += usize::from(bench.is_saving(&run));
+            for (rank, (status, words)) in ranks.wait(60).into_iter().enumerate() {
+                let expected = if victims.contains(&rank) { [137, 137] } else { [2, 0] };
+                assert!(expected.contains(&status), "{run}, rank {rank}, {status}: {words}");
+                assert!(!words.contains("panicked"), "{run}, rank {rank}: {words}");
+            }
+        }
+        bench.assert_same_end("whole", &run);
+    }
+    println!("{kills} kills in {runs} runs, {in_saves} of them in a save");
+}
