@@ -1,6 +1,7 @@
 //! The worker: checks a recipe, or trains on frame stores as one process on one device, alone or with
 //! others.
 
+mod bench_args;
 mod guard;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use dora_train::{
+    bench::bench_step,
     dry_run,
     plan::Placement,
     recipe::Recipe,
@@ -20,6 +22,8 @@ use dora_train::{
     world::World,
 };
 use signal_hook::consts::SIGUSR1;
+
+use bench_args::BenchSubject;
 
 #[derive(Parser)]
 #[command(name = "dora-train", about = "Trains an encoder on frame stores")]
@@ -55,6 +59,11 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Measures how fast this machine trains
+    Bench {
+        #[command(subcommand)]
+        subject: BenchSubject,
+    },
     /// Renames the run in a folder, if there is one, so that the next starts anew
     PutAside {
         /// The run's folder
@@ -87,6 +96,10 @@ fn main() -> ExitCode {
 fn start(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { recipe, videos } => check(&recipe, videos),
+        Command::Bench { subject: BenchSubject::Step(args) } => {
+            bench_step(&args.read()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::PutAside { run_dir } => {
             put_aside(&run_dir)?;
             Ok(ExitCode::SUCCESS)
@@ -103,9 +116,13 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
                     "no frame store to train on: give --store, or use `cargo xtask train --video FILE`"
                 );
             }
-            let world = World::join(Duration::from_secs(timeout_s))?;
+            let mut world = World::join(Duration::from_secs(timeout_s))?;
             world.divide_cores();
-            Ok(report(&run::train(&recipe, &stores, &run_dir, &world)?, &run_dir))
+            let placement =
+                world.all_ok(Placement::new(&recipe, &world).map_err(anyhow::Error::new))?;
+            let reached = world.use_device(placement.device);
+            world.all_ok(reached)?;
+            Ok(report(&run::train(&recipe, &placement, &stores, &run_dir, &world)?, &run_dir))
         }
     }
 }

@@ -47,16 +47,17 @@ pub struct Ended {
 /// the processes of `world`; only the first of them reads and writes in `run_dir`.
 pub fn train(
     recipe: &Recipe,
+    placement: &Placement,
     stores: &[PathBuf],
     run_dir: &Path,
     world: &World,
 ) -> anyhow::Result<Ended> {
-    let Prepared { placement, sampler, loader_spec, pace, schedule, start } =
-        world.all_ok(prepare(recipe, stores, world))?;
+    let Prepared { sampler, loader_spec, pace, schedule, start } =
+        world.all_ok(prepare(recipe, placement, stores, world))?;
     world.check_same("another recipe", start.recipe_digest())?;
     world.check_same("other frame stores", start.stores_digest())?;
 
-    let mut engine = world.all_ok(new_engine(recipe, &placement, world))?;
+    let mut engine = world.all_ok(new_engine(recipe, placement, world))?;
     let opened = world.on_first(|| Opened::new(run_dir, start, &mut engine))?;
     let (step, position) = share_start(world, opened.as_ref(), &engine)?;
     // Steps on the schedule; another number than `step` once the number of processes has changed.
@@ -231,7 +232,6 @@ impl Run<'_> {
 
 /// What every rank finds out for itself before the first step.
 struct Prepared {
-    placement: Placement,
     sampler: Sampler<FrameStore>,
     loader_spec: LoaderSpec,
     pace: Pace,
@@ -239,8 +239,12 @@ struct Prepared {
     start: State,
 }
 
-fn prepare(recipe: &Recipe, stores: &[PathBuf], world: &World) -> anyhow::Result<Prepared> {
-    let placement = Placement::new(recipe, world)?;
+fn prepare(
+    recipe: &Recipe,
+    placement: &Placement,
+    stores: &[PathBuf],
+    world: &World,
+) -> anyhow::Result<Prepared> {
     let stores = open_stores(stores)?;
     let identities: Vec<_> = stores.iter().map(|store| StoreIdentity::new(store)).collect();
     let sampler = Sampler::new(stores, recipe.clip, world.share, recipe.train.seed)?;
@@ -254,8 +258,8 @@ fn prepare(recipe: &Recipe, stores: &[PathBuf], world: &World) -> anyhow::Result
     if let Some(warning) = lr_warning(recipe, pace.clips_per_step()).filter(|_| world.is_first()) {
         eprintln!("warning: {warning}");
     }
-    let start = State::new(recipe, &placement, world.share.world_size, identities)?;
-    Ok(Prepared { placement, sampler, loader_spec, pace, schedule, start })
+    let start = State::new(recipe, placement, world.share.world_size, identities)?;
+    Ok(Prepared { sampler, loader_spec, pace, schedule, start })
 }
 
 /// Gives every rank what the first has loaded: where the run stands, and the engine's tensors if it

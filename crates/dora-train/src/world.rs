@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::sampler::Share;
-use tch::Tensor;
-use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError};
+use tch::{Device, Tensor};
+use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError, cuda_set_device};
 
 /// Bytes of an error's text that the other ranks get to see.
 const MESSAGE_BYTES: usize = 1000;
@@ -27,6 +27,9 @@ pub struct World {
     pub local_world_size: usize,
     /// How they exchange tensors; `None` for a process that was started alone.
     pub group: Option<Rc<ProcessGroup>>,
+    /// Where they met, for as long as one of them may come to look.
+    store: Option<TcpStore>,
+    timeout: Duration,
 }
 
 /// Where and how to meet.
@@ -46,7 +49,14 @@ struct Rendezvous {
 impl World {
     /// A process on its own.
     pub fn alone() -> Self {
-        Self { share: Share::default(), local_rank: 0, local_world_size: 1, group: None }
+        Self {
+            share: Share::default(),
+            local_rank: 0,
+            local_world_size: 1,
+            group: None,
+            store: None,
+            timeout: Duration::ZERO,
+        }
     }
 
     /// The world that the environment describes: `RANK`, `LOCAL_RANK`, `WORLD_SIZE`,
@@ -62,6 +72,23 @@ impl World {
             None => Ok(Self::alone()),
             Some(rendezvous) => rendezvous.meet(timeout),
         }
+    }
+
+    /// Makes `device` this process's own, and lets tensors on a GPU go through NCCL.
+    ///
+    /// # Errors
+    /// This program was built without NCCL, or the GPUs do not reach each other.
+    ///
+    /// # Panics
+    /// If the group is already shared.
+    pub fn use_device(&mut self, device: Device) -> anyhow::Result<()> {
+        let Device::Cuda(index) = device else { return Ok(()) };
+        cuda_set_device(index)?;
+        if let (Some(group), Some(store)) = (&mut self.group, &self.store) {
+            let group = Rc::get_mut(group).expect("before the group is shared");
+            group.add_nccl(store, index, self.timeout)?;
+        }
+        Ok(())
     }
 
     /// Whether this process writes files and talks to the user.
@@ -257,6 +284,8 @@ impl Rendezvous {
             local_rank: self.local_rank,
             local_world_size: self.local_world_size,
             group: Some(Rc::new(group)),
+            store: Some(store),
+            timeout,
         })
     }
 }
