@@ -6,17 +6,16 @@ use std::{
 };
 
 use anyhow::Context;
-use dora_data::augment::{ViewKeys, views};
 use dora_model::Network;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use crate::{
-    engine::Scheduled,
     memory::{MemoryEstimate, peak_resident_bytes},
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
     run::new_engine,
     schedule::{lr_warning, scaled_lr},
+    synthetic::{scheduled_at_height, synthetic_views},
     world::World,
 };
 
@@ -30,19 +29,10 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     show(&describe(recipe, &placement))?;
 
     let mut engine = new_engine(recipe, &placement, &world)?;
-    let frames_BTCHW = synthetic_frames(recipe);
-    let sample_ids: Vec<u64> = (0..recipe.train.clips as u64).collect();
-    let keys = ViewKeys { seed: recipe.train.seed, epoch: 0, sample_ids: &sample_ids };
     let drawn = draws(recipe, 0, 0, placement.device);
-    let scheduled = Scheduled {
-        lr: scaled_lr(recipe, recipe.train.clips as u64),
-        weight_decay: recipe.train.weight_decay,
-        momentum: recipe.train.momentum,
-        teacher_temp: recipe.method.teacher_temp,
-        freeze_last_layer: false,
-    };
+    let scheduled = scheduled_at_height(recipe);
     let started = Instant::now();
-    let views = views(&frames_BTCHW, &recipe.views, keys, placement.device);
+    let views = synthetic_views(recipe, placement.device);
     let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
     let loss = output.loss.total.double_value(&[]);
     let step_s = started.elapsed().as_secs_f64();
@@ -101,16 +91,6 @@ fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
 fn show(lines: &[String]) -> anyhow::Result<()> {
     let text = lines.join("\n") + "\n";
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
-}
-
-/// Frames of slanted stripes, another slant for each clip and frame.
-fn synthetic_frames(recipe: &Recipe) -> Tensor {
-    let (clips, frames) = (recipe.train.clips as i64, recipe.clip.frames_per_clip as i64);
-    let side = i64::from(recipe.crop.px);
-    let line = |n: i64| Tensor::arange(n, (Kind::Int64, Device::Cpu));
-    let slant_N11 = (line(clips * frames) + 1).reshape([-1, 1, 1]);
-    let stripes_NHW = (line(side).reshape([1, -1, 1]) * slant_N11 + line(side)).remainder(251);
-    stripes_NHW.to_kind(Kind::Uint8).reshape([clips, frames, 1, side, side]).repeat([1, 1, 3, 1, 1])
 }
 
 fn gibibytes(bytes: i64) -> String {

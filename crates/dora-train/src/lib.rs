@@ -2,6 +2,7 @@
 #![allow(non_snake_case)]
 
 pub mod alarm;
+pub mod bench;
 pub mod checkpoint;
 pub mod dry_run;
 pub mod engine;
@@ -20,4 +21,5 @@ pub mod run_folder;
 pub mod scaler;
 pub mod schedule;
 pub mod span;
+mod synthetic;
 pub mod world;

@@ -1,0 +1,178 @@
+//! `bench`: how fast this machine trains. A step's views are made once, outside of what is timed, so
+//! that a figure tells of the step alone: draws, teacher, tracker, student, loss, backward, clipping,
+//! optimiser and the teacher's update.
+
+pub mod flops;
+mod matrix;
+mod report;
+mod setting;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::recipe::{Recipe, RecipeError};
+use report::{Comparison, Report};
+use setting::Setting;
+
+/// About how long steps are timed where nobody says how many.
+const TIMED_S: f64 = 30.0;
+
+/// The fewest and the most steps that are timed then.
+const STEPS: (usize, usize) = (3, 100);
+
+/// What to measure.
+#[derive(Debug)]
+pub struct StepBench {
+    /// The setting.
+    pub base: Recipe,
+    /// Another setting that takes turns with it, and what is different there in words.
+    pub compared: Option<(Recipe, String)>,
+    /// Steps to time; `None` is as many as half a minute takes.
+    pub steps: Option<usize>,
+    /// File for the figures, as JSON.
+    pub json: Option<PathBuf>,
+}
+
+/// Where the recipe of a bench comes from.
+#[derive(Clone, Debug, Default)]
+pub struct RecipeChoice {
+    /// TOML file; `None` is every key's default with one clip in float32.
+    pub file: Option<PathBuf>,
+    /// `model.arch`.
+    pub arch: Option<String>,
+    /// `train.precision`, or a short name of it: `fp32`, `bf16`, `fp16`.
+    pub precision: Option<String>,
+    /// `train.clips`.
+    pub clips: Option<usize>,
+    /// `section.key=value` to lay over all of these.
+    pub overrides: Vec<String>,
+}
+
+/// Measures whole steps on synthetic frames, prints a table, and writes JSON where asked.
+///
+/// # Errors
+/// The file cannot be written, which is found out first; the machine cannot do what a setting asks.
+pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
+    if let Some(path) = &bench.json {
+        check_writable(path)?;
+    }
+    let recipes = [&bench.base].into_iter().chain(bench.compared.iter().map(|(recipe, _)| recipe));
+    let mut settings = recipes.map(Setting::new).collect::<anyhow::Result<Vec<_>>>()?;
+    measure(&mut settings, bench.steps)?;
+
+    match (&settings[..], &bench.compared) {
+        // Both engines lie in the same memory, so its peak says nothing of either.
+        ([base, compared], Some((_, title))) => {
+            let comparison = Comparison::new(Report::new(base, None), Report::new(compared, None));
+            tell(&comparison.table(title), &comparison, bench.json.as_deref())
+        }
+        (settings, _) => {
+            let setting = &settings[0];
+            let report = Report::new(setting, setting.peak_memory_bytes());
+            tell(&report.table(), &report, bench.json.as_deref())
+        }
+    }
+}
+
+/// Times steps and matrix products. Settings take turns, so that a machine that is busy for a while
+/// slows them alike; rates are measured before and after, so that it shows.
+fn measure(settings: &mut [Setting<'_>], steps: Option<usize>) -> anyhow::Result<()> {
+    say("multiplying matrices");
+    settings.iter_mut().for_each(Setting::measure_rate);
+    say("warming up");
+    let mut turn_s = 0.0;
+    for setting in &mut *settings {
+        turn_s += setting.warm_up()?;
+    }
+    let turns = steps.unwrap_or_else(|| ((TIMED_S / turn_s) as usize).clamp(STEPS.0, STEPS.1));
+    say(&format!("timing {turns} steps, about {:.0} s", (turns as f64 * turn_s).ceil()));
+    let bar = ProgressBar::new(turns as u64);
+    for _ in 0..turns {
+        for setting in &mut *settings {
+            setting.time_step()?;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    say("multiplying matrices again");
+    settings.iter_mut().for_each(Setting::measure_rate);
+    say("timing the parts");
+    settings.iter_mut().try_for_each(Setting::time_parts)
+}
+
+impl RecipeChoice {
+    /// The recipe, with `others` laid over it too.
+    pub fn read(&self, others: &[String]) -> Result<Recipe, RecipeError> {
+        let mut overrides = Vec::new();
+        if self.file.is_none() {
+            overrides.extend(["train.clips=1", "train.precision=float32"].map(str::to_owned));
+        }
+        overrides.extend(self.arch.as_ref().map(|arch| format!("model.arch={arch}")));
+        overrides.extend(self.clips.map(|clips| format!("train.clips={clips}")));
+        overrides.extend(self.precision.as_deref().map(|precision| {
+            let name = match precision {
+                "fp32" => "float32",
+                "bf16" => "bfloat16",
+                "fp16" => "float16",
+                name => name,
+            };
+            format!("train.precision={name}")
+        }));
+        overrides.extend(self.overrides.iter().chain(others).cloned());
+        match &self.file {
+            Some(file) => Recipe::read(file, &overrides),
+            None => Recipe::parse("", &overrides).map_err(|problems| RecipeError {
+                path: "made of the defaults".to_owned(),
+                problems,
+            }),
+        }
+    }
+}
+
+/// The overrides in `key=value,key=value`; a comma inside a value's brackets parts nothing.
+pub fn split_overrides(text: &str) -> Vec<String> {
+    let mut overrides: Vec<String> = Vec::new();
+    for piece in text.split(',') {
+        match overrides.last_mut() {
+            Some(last) if !piece.contains('=') => *last = format!("{last},{piece}"),
+            _ => overrides.push(piece.trim().to_owned()),
+        }
+    }
+    overrides
+}
+
+/// Finds out whether a file can be written, and leaves it as it is.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let existed = path.exists();
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .and_then(|_| if existed { Ok(()) } else { fs::remove_file(path) })
+        .map_err(|error| unwritable(path, error))
+}
+
+fn tell(table: &str, figures: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
+    io::stdout().write_all(table.as_bytes()).context("cannot write to standard output")?;
+    let Some(path) = json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures).context("cannot write the figures as JSON")?;
+    fs::write(path, text + "\n").map_err(|error| unwritable(path, error))
+}
+
+fn unwritable(path: &Path, error: io::Error) -> anyhow::Error {
+    anyhow!(
+        "cannot write {}: {error}; give --json a file in a folder that exists and may be written",
+        path.display()
+    )
+}
+
+fn say(text: &str) {
+    eprintln!("{text} ...");
+}

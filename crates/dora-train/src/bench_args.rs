@@ -1,0 +1,54 @@
+//! What may stand behind `dora-train bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use dora_train::bench::{RecipeChoice, StepBench, split_overrides};
+
+#[derive(Subcommand)]
+pub(crate) enum BenchSubject {
+    /// Whole training steps on synthetic frames, beside the rate of matrix products
+    Step(StepBenchArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct StepBenchArgs {
+    /// TOML file; without, one clip, float32, and every other key's default
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// Size of the encoder: vit_tiny, vit_small or vit_base
+    #[arg(long)]
+    arch: Option<String>,
+    /// float32, bfloat16 (bf16), float16 (fp16) or auto
+    #[arg(long)]
+    precision: Option<String>,
+    /// Clips in a batch
+    #[arg(long)]
+    clips: Option<usize>,
+    /// `section.key=value` to lay over the recipe
+    #[arg(long = "set")]
+    overrides: Vec<String>,
+    /// `section.key=value[,section.key=value]...` of a second setting that takes turns with the first
+    #[arg(long)]
+    compare: Option<String>,
+    /// Steps to time; without, as many as half a minute takes, at least 3
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    steps: Option<u64>,
+    /// File to write the figures to
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl StepBenchArgs {
+    /// The settings, or what is wrong with them.
+    pub(crate) fn read(self) -> anyhow::Result<StepBench> {
+        let Self { recipe, arch, precision, clips, overrides, compare, steps, json } = self;
+        let choice = RecipeChoice { file: recipe, arch, precision, clips, overrides };
+        let base = choice.read(&[])?;
+        let compared = match compare {
+            Some(text) => Some((choice.read(&split_overrides(&text))?, text)),
+            None => None,
+        };
+        Ok(StepBench { base, compared, steps: steps.map(|steps| steps as usize), json })
+    }
+}
