@@ -108,7 +108,16 @@ impl Report {
 
     /// The table of this setting.
     pub(super) fn table(&self) -> String {
-        columns(self.rows().into_iter().map(|row| vec![row.name, row.text]).collect())
+        let rows = self.rows().into_iter().map(|row| vec![row.name, row.text]);
+        columns(rows.collect()) + note(self.is_noisy())
+    }
+
+    /// Whether something else must have run: what should be alike is not.
+    fn is_noisy(&self) -> bool {
+        const ALIKE: f64 = 1.2;
+        let Seen { slowest_s, rates, .. } = &self.seen;
+        let lowest = rates.iter().map(|[_, own]| *own).fold(f64::INFINITY, f64::min);
+        *slowest_s > ALIKE * self.step_seconds || self.matrix_flops_per_s > ALIKE * lowest
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -182,7 +191,15 @@ impl Comparison {
             ]);
         }
         table.extend(others.into_iter().map(|row| vec![row.name, String::new(), row.text]));
-        columns(table)
+        columns(table) + note(self.base.is_noisy() || self.compared.is_noisy())
+    }
+}
+
+fn note(is_noisy: bool) -> &'static str {
+    if is_noisy {
+        "the steps or the matrix rates differ by more than a fifth: let nothing else run and measure again\n"
+    } else {
+        ""
     }
 }
 
