@@ -1,5 +1,6 @@
 //! The commands. Each is a module that describes itself in a `COMMAND`; this is their list.
 
+mod bench;
 mod ci;
 mod ingest;
 mod test;
@@ -18,6 +19,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     train::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
+    bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,
     SETUP,

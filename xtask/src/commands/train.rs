@@ -155,7 +155,7 @@ fn ingest_videos(
 }
 
 /// The file of a recipe: a name from the repository's own, or a path.
-fn resolve_recipe(checkout: &Checkout, wanted: &OsStr) -> anyhow::Result<PathBuf> {
+pub(super) fn resolve_recipe(checkout: &Checkout, wanted: &OsStr) -> anyhow::Result<PathBuf> {
     let folder = Path::new(RECIPES);
     let path = Path::new(wanted);
     let text = wanted.to_string_lossy();
