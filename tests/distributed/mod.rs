@@ -3,6 +3,8 @@
 //! Ranks are real processes: a test starts this binary again with torchrun's variables, and each
 //! writes what it ended with into a file.
 
+mod nccl;
+
 use std::{
     env,
     net::TcpListener,
@@ -93,7 +95,7 @@ fn ranks_share_numbers_reasons_and_signals() {
 /// Starts `world` ranks and waits for their good end.
 fn run_all(scene: &str, world: usize, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let start = |rank: usize| -> Child {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", "distributed::rank", "--ignored", "--nocapture"]);
@@ -112,6 +114,10 @@ fn run_all(scene: &str, world: usize, out: &Path) {
         assert!(output.status.success(), "{scene}, rank {rank}:\n{text}\n{errors}");
         assert!(text.contains("1 passed"), "{scene}, rank {rank} did nothing:\n{text}");
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// One rank of a test above; only they start it.
