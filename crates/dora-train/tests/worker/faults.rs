@@ -31,9 +31,8 @@ fn ranks_killed_at_random_moments_end_as_if_never_killed() {
         loop {
             let mut ranks = bench.start_ranks(&run, 2, OFTEN, |_, _| ());
             sleep(whole.mul_f64(rng.random_range(0.0..0.8)));
-            let is_running = |rank: usize, ranks: &mut Ranks| {
-                ranks.children[rank].try_wait().unwrap().is_none()
-            };
+            let is_running =
+                |rank: usize, ranks: &mut Ranks| ranks.children[rank].try_wait().unwrap().is_none();
             if kills == KILLS || !(is_running(0, &mut ranks) && is_running(1, &mut ranks)) {
                 let ends = ranks.wait(120);
                 assert!(ends.iter().all(|(status, _)| *status == 0), "{run}: {ends:?}");

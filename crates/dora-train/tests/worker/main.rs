@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod curve;
 mod faults;
 mod hosts;
 mod several;
