@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use dora_train::bench::{RecipeChoice, StepBench, split_overrides};
 
@@ -46,7 +47,13 @@ impl StepBenchArgs {
         let choice = RecipeChoice { file: recipe, arch, precision, clips, overrides };
         let base = choice.read(&[])?;
         let compared = match compare {
-            Some(text) => Some((choice.read(&split_overrides(&text))?, text)),
+            Some(text) => {
+                let recipe = choice.read(&split_overrides(&text));
+                Some((
+                    recipe.with_context(|| format!("`--compare {text}` gives no setting"))?,
+                    text,
+                ))
+            }
             None => None,
         };
         Ok(StepBench { base, compared, steps: steps.map(|steps| steps as usize), json })

@@ -164,7 +164,11 @@ fn what_cannot_be_measured_gets_one_sentence() {
         (["--precision", "int8"], &json, &["`train.precision` is \"int8\"", "bfloat16"][..]),
         (["--arch", "vit_huge"], &json, &["`model.arch`", "vit_huge", "vit_small"]),
         (["--clips", "0"], &json, &["`train.clips` is 0"]),
-        (["--compare", "train.clip=2"], &json, &["did you mean `clips`?"]),
+        (
+            ["--compare", "train.clip=2"],
+            &json,
+            &["`--compare train.clip=2`", "did you mean `clips`?"],
+        ),
         (["--steps", "3"], &missing, &["cannot write", "missing/step.json", "--json"]),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dora-train"));

@@ -92,7 +92,8 @@ fn measure(settings: &mut [Setting<'_>], steps: Option<usize>) -> anyhow::Result
         turn_s += setting.warm_up()?;
     }
     let turns = steps.unwrap_or_else(|| ((TIMED_S / turn_s) as usize).clamp(STEPS.0, STEPS.1));
-    say(&format!("timing {turns} steps, about {:.0} s", (turns as f64 * turn_s).ceil()));
+    let each = if settings.len() > 1 { " of each" } else { "" };
+    say(&format!("timing {turns} steps{each}, about {:.0} s", (turns as f64 * turn_s).ceil()));
     let bar = ProgressBar::new(turns as u64);
     for _ in 0..turns {
         for setting in &mut *settings {
