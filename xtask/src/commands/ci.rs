@@ -43,7 +43,8 @@ const STEPS: &[Step] = &[
     ("lints", |checkout| lint(checkout, checkout.features())),
     ("feature cuda", feature_cuda),
     ("tests", |checkout| test::run(checkout, &[])),
-    ("short training", |checkout| short_training(checkout, &[])),
+    ("short training", |checkout| short_training(checkout, 1)),
+    ("short training with two processes", |checkout| short_training(checkout, 2)),
 ];
 
 fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
@@ -86,20 +87,22 @@ fn feature_cuda(checkout: &Checkout) -> anyhow::Result<()> {
     lint(checkout, CUDA)
 }
 
-/// Trains a few steps into a folder of its own, with `more` options of `train`, and looks for what a run
-/// must leave there. After a failure the folder stays, to be looked at.
-fn short_training(checkout: &Checkout, more: &[(&'static str, &str)]) -> anyhow::Result<()> {
+/// Trains a few steps with so many processes into a folder of its own and looks for what a run must
+/// leave there. After a failure the folder stays, to be looked at.
+fn short_training(checkout: &Checkout, processes: usize) -> anyhow::Result<()> {
     let run_dir = env::temp_dir().join(format!("dora-ci-{}", std::process::id()));
     let mut options: Vec<_> = SHORT_RUN.iter().map(|value| ("set", value.into())).collect();
-    options.extend(more.iter().map(|(name, value)| (*name, value.into())));
+    if processes > 1 {
+        options.push(("nproc-per-node", processes.to_string().into()));
+    }
     options.push(("run-dir", run_dir.clone().into()));
     train::run(checkout, &Args::with(options))?;
-    check_run(&run_dir)?;
+    check_run(&run_dir, processes)?;
     let _ = fs::remove_dir_all(&run_dir);
     Ok(())
 }
 
-fn check_run(run_dir: &Path) -> anyhow::Result<()> {
+fn check_run(run_dir: &Path, processes: usize) -> anyhow::Result<()> {
     let filled = |path: &Path| fs::metadata(path).is_ok_and(|data| data.len() > 0);
     let holds = |folder: &str, fits: &dyn Fn(&Path) -> bool| {
         entries(&run_dir.join(folder)).iter().any(|path| fits(path))
@@ -122,6 +125,11 @@ fn check_run(run_dir: &Path) -> anyhow::Result<()> {
     for (what, is_there) in parts {
         anyhow::ensure!(is_there, "the run in {} left no {what}", run_dir.display());
     }
+    for rank in (0..processes).filter(|_| processes > 1) {
+        let log = format!("rank-{rank}.log");
+        let is_there = run_dir.join(&log).exists();
+        anyhow::ensure!(is_there, "the run in {} left no {log}", run_dir.display());
+    }
     Ok(())
 }
 
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn a_run_is_whole_only_with_all_its_parts() {
         let folder = Folder::new("ci-run");
-        let missing = || check_run(folder.path()).unwrap_err().to_string();
+        let missing = || check_run(folder.path(), 2).unwrap_err().to_string();
         assert!(missing().contains("left no metrics.jsonl"));
         folder.write("metrics.jsonl", "{}\n");
         folder.write("checkpoints/step-4/state.safetensors", "");
@@ -147,6 +155,10 @@ mod tests {
         folder.write("tracks/notes.txt", "x");
         assert!(missing().contains("left no picture"));
         folder.write("tracks/step-4.png", "x");
-        assert!(check_run(folder.path()).is_ok());
+        assert!(check_run(folder.path(), 1).is_ok());
+        folder.write("rank-0.log", "");
+        assert!(missing().contains("left no rank-1.log"));
+        folder.write("rank-1.log", "");
+        assert!(check_run(folder.path(), 2).is_ok());
     }
 }
