@@ -9,23 +9,29 @@ mod args;
 mod checkout;
 mod commands;
 mod doctor;
+mod launch;
 mod process;
 mod setup;
+mod signals;
 #[cfg(test)]
 mod testing;
+mod tether;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
-    let outcome = process::watch_signals().and_then(|()| run());
-    match outcome {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.next_if(|word| word == tether::WORD).is_some() {
+        return process::report(&tether::become_program(words));
+    }
+    match signals::watch().and_then(|()| run(words)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => process::report(&error),
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    match args::parse(commands::ALL, std::env::args_os().skip(1))? {
+fn run(words: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    match args::parse(commands::ALL, words)? {
         args::Request::Help(text) => {
             process::print(&text);
             Ok(())

@@ -1,7 +1,8 @@
 //! Children and the way out: start a program, wait for it, pass on how it ended.
 //!
-//! A terminal sends Ctrl-C to the whole process group, so a child gets it too. While one runs we only
-//! take note and wait, since a training process saves its state first; otherwise we end at once.
+//! These children share our terminal, which sends Ctrl-C to all of its foreground group: they get SIGINT
+//! without our help, and what came to us alone is handed on. Workers that train together do not
+//! (`launch`).
 
 use std::{
     ffi::OsStr,
@@ -9,19 +10,23 @@ use std::{
     io::{IsTerminal, Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    signals::{self, Hold},
+    tether::tethered,
 };
+
+/// How often to look whether a child has ended, or a signal has come.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
+
+/// How long those that were told to end at once, or to save, may take over it.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// Prints one line on standard error; a closed pipe there is no reason to stop.
 macro_rules! say {
@@ -79,50 +84,39 @@ pub(crate) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-struct Signals {
-    no_child: Arc<AtomicBool>,
-    interrupted: Arc<AtomicBool>,
-    terminated: Arc<AtomicBool>,
-}
-
-static SIGNALS: LazyLock<Signals> = LazyLock::new(|| Signals {
-    no_child: Arc::new(AtomicBool::new(true)),
-    interrupted: Arc::default(),
-    terminated: Arc::default(),
-});
-
-/// From here on, SIGINT and SIGTERM end this process at once only while no child runs.
-pub(crate) fn watch_signals() -> anyhow::Result<()> {
-    for (signal, seen) in [(SIGINT, &SIGNALS.interrupted), (SIGTERM, &SIGNALS.terminated)] {
-        flag::register_conditional_shutdown(signal, 128 + signal, SIGNALS.no_child.clone())
-            .and_then(|_| flag::register(signal, seen.clone()))
-            .context("cannot watch for signals")?;
-    }
-    Ok(())
-}
-
-/// Runs `command` to its end, with our standard streams unless it has others.
+/// Runs `command` to its end, with our standard streams. SIGUSR1, which asks us to make room, ends it
+/// as SIGTERM would.
 ///
 /// # Errors
 /// It cannot be started; it ends with a status other than 0 (`Stop::Status` with the same status, or
 /// 128 + n for signal n); Ctrl-C came.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let child = start(command)?;
-    check(command.get_program(), wait(child)?)
+pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+    check(command.get_program(), status(command, Signal::TERM)?)
+}
+
+/// Runs `command` like [`run`] and gives how it ended. What it is sent after SIGUSR1 came is `on_usr1`.
+///
+/// # Errors
+/// It cannot be started; Ctrl-C came before.
+pub(crate) fn status(command: &Command, on_usr1: Signal) -> anyhow::Result<ExitStatus> {
+    let hold = Hold::new()?;
+    wait(spawn(&mut tethered(command))?, &hold, on_usr1)
 }
 
 /// Runs `command` like [`run`] and gives what it printed on standard output.
-pub(crate) fn run_for_output(command: &mut Command) -> anyhow::Result<String> {
-    let mut child = start(command.stdout(Stdio::piped()))?;
+pub(crate) fn run_for_output(command: &Command) -> anyhow::Result<String> {
+    let hold = Hold::new()?;
+    let mut child = spawn(tethered(command).stdout(Stdio::piped()))?;
     let reader = child.stdout.take().map(drain);
-    let status = wait(child)?;
+    let status = wait(child, &hold, Signal::TERM)?;
     let output = reader.map(join).unwrap_or_default();
     check(command.get_program(), status)?;
     Ok(output)
 }
 
 /// Runs `command`, whose output is its progress: shown on a terminal, elsewhere kept back and only what
-/// it complained of is shown if it fails. Its status is for the caller to judge.
+/// it complained of is shown if it fails. Its status is for the caller to judge. It is an installer, so
+/// it may outlive us: cut off, it would leave half of what it installs.
 ///
 /// # Errors
 /// It cannot be started; Ctrl-C came.
@@ -131,11 +125,12 @@ pub(crate) fn run_for_people(command: &mut Command) -> anyhow::Result<ExitStatus
     if !shown {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
     }
-    let mut child = start(command)?;
+    let hold = Hold::new()?;
+    let mut child = spawn(command)?;
     let reader = child.stderr.take().map(drain);
-    let status = wait(child)?;
+    let status = wait(child, &hold, Signal::TERM)?;
     let complaints = reader.map(join).unwrap_or_default();
-    stop_if_interrupted()?;
+    signals::stop_if_asked()?;
     if !status.success() && !complaints.is_empty() {
         say!("{}", complaints.trim_end());
     }
@@ -150,62 +145,68 @@ pub(crate) fn first_line(program: impl AsRef<OsStr>, args: &[&str]) -> Option<St
     (output.status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
-/// Fails, as a shell would report it, if Ctrl-C or SIGTERM came while a child ran.
-fn stop_if_interrupted() -> anyhow::Result<()> {
-    for (signal, seen) in [(SIGINT, &SIGNALS.interrupted), (SIGTERM, &SIGNALS.terminated)] {
-        if seen.load(SeqCst) {
-            return Err(Stop::Status(128 + signal as u8).into());
-        }
-    }
-    Ok(())
-}
-
 /// How a shell would report this end: the status, or 128 + n after signal n.
-fn shell_status(status: ExitStatus) -> u8 {
+pub(crate) fn shell_status(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(1)
 }
 
-fn start(command: &mut Command) -> anyhow::Result<Child> {
-    stop_if_interrupted()?;
-    SIGNALS.no_child.store(false, SeqCst);
-    command.spawn().map_err(|error| {
-        SIGNALS.no_child.store(true, SeqCst);
-        anyhow::Error::new(error)
-            .context(format!("cannot start `{}`", command.get_program().to_string_lossy()))
-    })
-}
-
-/// Waits for the child. SIGINT has reached it through the terminal; SIGTERM came to us alone, so it
-/// is handed on.
-fn wait(mut child: Child) -> anyhow::Result<ExitStatus> {
-    let mut handed_on = false;
-    let status = loop {
-        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
-            break status;
-        }
-        if SIGNALS.terminated.load(SeqCst) && !handed_on {
-            handed_on = true;
-            let pid = rustix::process::Pid::from_child(&child);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
-    SIGNALS.no_child.store(true, SeqCst);
-    Ok(status)
-}
-
-fn check(program: &OsStr, status: ExitStatus) -> anyhow::Result<()> {
+/// Passes on how `program` ended; says so if a signal ended it, since it could not itself.
+pub(crate) fn check(program: &OsStr, status: ExitStatus) -> anyhow::Result<()> {
     if status.success() {
         return Ok(());
     }
-    if let Some(signal) = status.signal()
-        && stop_if_interrupted().is_ok()
-    {
-        let hint = if signal == 9 { " (did the machine run out of memory?)" } else { "" };
-        say!("error: `{}` was ended by signal {signal}{hint}", program.to_string_lossy());
+    if signals::asked() == Some(0) {
+        // It was asked to make room and has done so.
+        return signals::stop_if_asked();
+    }
+    if status.signal().is_some() && signals::asked().is_none() {
+        say!("error: `{}` {}", program.to_string_lossy(), ending(status));
     }
     Err(Stop::Status(shell_status(status)).into())
+}
+
+/// How a child ended, to follow its name.
+pub(crate) fn ending(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(9) => "was ended by signal 9 (did the machine run out of memory?)".to_owned(),
+        Some(signal) => format!("was ended by signal {signal}"),
+        None => format!("ended with status {}", shell_status(status)),
+    }
+}
+
+fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.spawn().with_context(|| format!("cannot start `{program}`"))
+}
+
+/// Waits for the child, and kills it if it lives on after it was asked twice to end.
+fn wait(mut child: Child, _: &Hold, on_usr1: Signal) -> anyhow::Result<ExitStatus> {
+    let mut asked = 0;
+    let mut kill_at = None;
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
+            return Ok(status);
+        }
+        let send = |signal| {
+            let _ = kill_process(Pid::from_child(&child), signal);
+        };
+        for signal in signals::arrived() {
+            match signal {
+                Signal::INT => {}
+                Signal::USR1 => send(on_usr1),
+                signal => send(signal),
+            }
+            asked += 1;
+            if asked == 2 {
+                kill_at = Some(Instant::now() + GRACE);
+            }
+        }
+        if kill_at.take_if(|at| *at <= Instant::now()).is_some() {
+            send(Signal::KILL);
+        }
+        thread::sleep(POLL);
+    }
 }
 
 fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {

@@ -13,6 +13,7 @@ use super::ingest::{self, STORES, TOY_WALK_DIR};
 use crate::{
     args::{Args, CommandSpec, Value, flag, nearest, option},
     checkout::Checkout,
+    launch::{self, Plan},
     process::{self, fixable},
 };
 
@@ -23,12 +24,12 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "recipe",
             Value::Text("NAME|PATH"),
-            "what to train and how: one of crates/dora-train/recipes, or a file of\nyour own (default: toy)",
+            "what to train and how: one of crates/dora-train/recipes, or a file\nof your own (default: toy)",
         ),
         option(
             "video",
             Value::Text("PATH"),
-            "train on this video or folder of images instead of the recipe's; may be\ngiven several times",
+            "train on this video or folder of images instead of the recipe's; may\nbe given several times",
         ),
         ingest::FPS,
         ingest::START,
@@ -41,9 +42,15 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "run-dir",
             Value::Text("DIR"),
-            "where checkpoints, metrics and pictures go (default: as the recipe says)",
+            "where checkpoints, metrics and pictures go (default: the recipe says)",
         ),
-        flag("fresh", "start anew instead of going on from the last checkpoint"),
+        flag("fresh", "put the run aside that is there and start anew, instead of going on"),
+        launch::NPROC_PER_NODE,
+        launch::NNODES,
+        launch::NODE_RANK,
+        launch::RDZV_ENDPOINT,
+        launch::RDZV_TIMEOUT,
+        launch::MAX_RESTARTS,
         flag(
             "dry-run",
             "print the resolved recipe and do one step on made-up frames; ingests\nnothing",
@@ -52,10 +59,12 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
     operands: "",
     rest: "[-- ARG...]",
     notes: "A run that was interrupted goes on when the same command is given again.\n\
-            What follows `--` goes to the worker, `dora-train train`.\n\n\
+            What follows `--` goes to the worker, `dora-train train`. Several workers show each line behind\n\
+            their rank, and leave all of it in rank-R.log in the run's folder; docs/multi-gpu.md says more.\n\n\
             examples:\n  \
               cargo xtask train\n  \
-              cargo xtask train --video walk.mp4 --set \"train.length=2000 steps\"",
+              cargo xtask train --video walk.mp4 --set \"train.length=2000 steps\"\n  \
+              cargo xtask train --video walk.mp4 --nproc-per-node gpu --max-restarts 3",
     run,
 };
 
@@ -69,7 +78,7 @@ const TOY_WALK: &str = "toy-walk";
 
 /// What the worker says a recipe needs, one line of JSON.
 #[derive(Debug, PartialEq, Eq)]
-struct Plan {
+struct Needs {
     videos: Vec<String>,
     short_side_px: u64,
     jpeg_quality: u64,
@@ -83,56 +92,64 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     for video in args.values("video").filter(|video| *video != TOY_WALK) {
         ingest::check_exists(Path::new(video))?;
     }
-    super::ensure(checkout)?;
+    let plan = Plan::read(args)?;
     let dry_run = args.has("dry-run");
+    if dry_run && plan != Plan::ALONE {
+        return Err(fixable(
+            "`--dry-run` tries one process once: leave out the options for several and --max-restarts",
+        ));
+    }
+    super::ensure(checkout)?;
     checkout.build()?;
 
-    let mut train = checkout.program("dora-train")?;
-    train.arg("train").arg("--recipe").arg(&recipe);
-    train.args(args.forward(&["set", "fresh", "dry-run"]));
-    if let Some(run_dir) = args.value("run-dir") {
-        train.arg("--run-dir").arg(run_dir);
+    let mut worker = checkout.program("dora-train")?;
+    worker.arg("train").arg("--recipe").arg(&recipe);
+    worker.args(args.forward(&["set", "dry-run"]));
+    if dry_run {
+        worker.args(args.forward(&["run-dir"])).args(&args.rest);
+        return process::run(&worker);
     }
-    if !dry_run {
-        let plan = ask_for_plan(checkout, &recipe, args)?;
-        for store in ingest_videos(checkout, &plan, args.forward(&["fps", "start", "end"]))? {
-            train.arg("--store").arg(store);
-        }
-        if !args.has("run-dir") {
-            train.arg("--run-dir").arg(&plan.run_dir);
-        }
+    let needs = ask_for_needs(checkout, &recipe, args)?;
+    let run_dir = args.value("run-dir").map_or_else(|| needs.run_dir.clone(), PathBuf::from);
+    for store in ingest_videos(checkout, &needs, args.forward(&["fps", "start", "end"]))? {
+        worker.arg("--store").arg(store);
     }
-    process::run(train.args(&args.rest))
+    worker.arg("--run-dir").arg(&run_dir).args(&args.rest);
+    if args.has("fresh") && plan.is_first_node() {
+        let mut put_aside = checkout.program("dora-train")?;
+        process::run(put_aside.arg("put-aside").arg("--run-dir").arg(&run_dir))?;
+    }
+    launch::train(&worker, &plan, &run_dir)
 }
 
-fn ask_for_plan(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Result<Plan> {
+fn ask_for_needs(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Result<Needs> {
     let mut check = checkout.program("dora-train")?;
     check.arg("check").arg("--recipe").arg(recipe);
     check.args(args.forward(&["set", "video"]));
-    let output = process::run_for_output(&mut check)?;
-    let mut plan = parse_plan(&output)
+    let output = process::run_for_output(&check)?;
+    let mut needs = parse_needs(&output)
         .with_context(|| format!("`dora-train check` answered `{}`", output.trim()))?;
     // What the user says is relative to where the user stands; what a recipe says, to the checkout.
-    plan.run_dir = checkout.path(&plan.run_dir);
+    needs.run_dir = checkout.path(&needs.run_dir);
     if !args.has("video") {
-        for video in plan.videos.iter_mut().filter(|video| *video != TOY_WALK) {
+        for video in needs.videos.iter_mut().filter(|video| *video != TOY_WALK) {
             *video = checkout.path(&video).to_string_lossy().into_owned();
         }
     }
-    Ok(plan)
+    Ok(needs)
 }
 
-/// Sees to it that every video of the plan has a frame store; gives the stores, in order.
+/// Sees to it that every video needed has a frame store; gives the stores, in order.
 fn ingest_videos(
     checkout: &Checkout,
-    plan: &Plan,
+    needs: &Needs,
     options: Vec<OsString>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut videos = Vec::new();
-    for video in &plan.videos {
+    for video in &needs.videos {
         videos.push(if video == TOY_WALK {
-            let mut render = ingest::toy_walk_into(checkout, &checkout.path(TOY_WALK_DIR))?;
-            let output = process::run_for_output(&mut render)?;
+            let render = ingest::toy_walk_into(checkout, &checkout.path(TOY_WALK_DIR))?;
+            let output = process::run_for_output(&render)?;
             let line = output.lines().rfind(|line| !line.trim().is_empty());
             line.context("`dora-ingest toy-walk` named no video")?.to_owned()
         } else {
@@ -140,10 +157,10 @@ fn ingest_videos(
         });
     }
     let mut ingest = ingest::ingest_into(checkout, &checkout.path(STORES))?;
-    ingest.args(["--short-side", &plan.short_side_px.to_string()]);
-    ingest.args(["--quality", &plan.jpeg_quality.to_string()]);
+    ingest.args(["--short-side", &needs.short_side_px.to_string()]);
+    ingest.args(["--quality", &needs.jpeg_quality.to_string()]);
     ingest.args(options).arg("--").args(&videos);
-    let output = process::run_for_output(&mut ingest)?;
+    let output = process::run_for_output(&ingest)?;
     let stores: Vec<PathBuf> = output.lines().map(PathBuf::from).collect();
     anyhow::ensure!(
         stores.len() == videos.len(),
@@ -191,14 +208,14 @@ fn recipe_names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn parse_plan(output: &str) -> anyhow::Result<Plan> {
+fn parse_needs(output: &str) -> anyhow::Result<Needs> {
     let line = output.lines().rfind(|line| !line.trim().is_empty());
     let json: serde_json::Value = serde_json::from_str(line.context("it printed nothing")?)?;
     let number = |key: &str| json[key].as_u64().with_context(|| format!("no number `{key}`"));
     let videos = json["videos"].as_array().context("no list `videos`")?;
     let videos: Option<Vec<String>> =
         videos.iter().map(|video| video.as_str().map(str::to_owned)).collect();
-    Ok(Plan {
+    Ok(Needs {
         videos: videos.context("`videos` holds something else than text")?,
         short_side_px: number("short_side_px")?,
         jpeg_quality: number("jpeg_quality")?,
@@ -233,20 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_is_the_last_line() {
-        let plan = parse_plan(
+    fn the_needs_are_the_last_line() {
+        let needs = parse_needs(
             "a word\n{\"videos\":[\"toy-walk\",\"a b.mp4\"],\"short_side_px\":576,\"jpeg_quality\":90,\"run_dir\":\"runs/toy\"}\n\n",
         )
         .unwrap();
-        let expected = Plan {
+        let expected = Needs {
             videos: vec!["toy-walk".to_owned(), "a b.mp4".to_owned()],
             short_side_px: 576,
             jpeg_quality: 90,
             run_dir: PathBuf::from("runs/toy"),
         };
-        assert_eq!(plan, expected);
+        assert_eq!(needs, expected);
         for text in ["", "{}", "[1]", "{\"videos\":[1],\"short_side_px\":1}"] {
-            assert!(parse_plan(text).is_err(), "{text}");
+            assert!(parse_needs(text).is_err(), "{text}");
         }
     }
 }

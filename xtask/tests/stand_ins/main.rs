@@ -3,167 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+mod launch;
+mod world;
 
-/// SHA-256 of "abc" in base64url, as wheels write it.
-const ABC: &str = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+use std::{fs, os::unix::process::CommandExt, process::Command};
 
-/// Stands in for pip: unpacks a libtorch of a few bytes. Breaks off where the file `break-off` lies.
-const PYTHON: &str = r#"PATH=/usr/bin:/bin
-case "$*" in *--version) echo "pip 24.0 from /x (python 3.11)"; exit;; esac
-echo "$*" >>"$WORLD/pip.log"
-while [ "$1" != --target ]; do shift; done
-site=$2
-case "$*" in *torch==*) ;; *)
-  mkdir -p $site/nvidia/nccl/include $site/nvidia/nccl/lib $site/nvidia_nccl.dist-info
-  for file in include/nccl.h lib/libnccl.so.2; do
-    printf abc >$site/nvidia/nccl/$file
-    echo "nvidia/nccl/$file,sha256=SUM,3"
-  done >$site/nvidia_nccl.dist-info/RECORD
-  exit;;
-esac
-api=$site/torch/include/torch/csrc/api/include/torch
-mkdir -p $site/torch/lib $api $site/torch-2.11.0.dist-info
-printf abc >$site/torch/lib/libtorch_cpu.so
-if [ -e "$WORLD/break-off" ]; then rm "$WORLD/break-off"; echo "ERROR: connection lost" >&2; exit 1; fi
-sleep 0.3
-printf abc >$api/torch.h
-for file in torch/lib/libtorch_cpu.so torch/include/torch/csrc/api/include/torch/torch.h; do
-  echo "$file,sha256=SUM,3"
-done >$site/torch-2.11.0.dist-info/RECORD"#;
-
-struct World(PathBuf);
-
-impl World {
-    fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = fs::remove_dir_all(&root);
-        let world = Self(root);
-        for program in ["make", "cmake", "nasm", "pkg-config", "clang"] {
-            world.script(&format!("bin/{program}"), "echo 4.6.0");
-        }
-        world.script("bin/c++", "echo 4.6.0\necho x.o: /usr/include/gloo/config.h");
-        world.script("bin/python3", &PYTHON.replace("SUM", ABC));
-        world.write("lib/libclang.so", "");
-        world.write("checkout/xtask/Cargo.toml", "");
-        world.write("checkout/crates/dora-train/recipes/toy.toml", "");
-        fs::create_dir_all(world.path("target")).unwrap();
-        let xtask = world.path("target/xtask");
-        fs::hard_link(env!("CARGO_BIN_EXE_xtask"), &xtask)
-            .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_xtask"), &xtask).map(drop))
-            .unwrap();
-        world
-    }
-
-    fn path(&self, inside: &str) -> PathBuf {
-        self.0.join(inside)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn script(&self, name: &str, body: &str) {
-        self.write(name, &format!("#!/bin/sh\n{body}\n"));
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(self.path(name), mode).unwrap();
-    }
-
-    /// xtask as cargo would start it in the checkout, nobody at a terminal.
-    fn xtask(&self, line: &str) -> Command {
-        let mut command = Command::new(self.path("target/xtask"));
-        command
-            .args(line.split_whitespace())
-            .env_clear()
-            .env("WORLD", &self.0)
-            .env("PATH", self.path("bin"))
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .env("LIBCLANG_PATH", self.path("lib"))
-            .env("CARGO", self.path("bin/cargo"))
-            .env("CARGO_MANIFEST_DIR", self.path("checkout/xtask"))
-            .env("LIBTORCH", self.path("checkout/.libtorch"))
-            .current_dir(self.path("checkout"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, line: &str) -> (i32, String) {
-        ended(self.xtask(line).output().unwrap())
-    }
-
-    /// The folder of libtorch in the cache. On a machine with a GPU it is the complete one.
-    fn libtorch(&self, inside: &str) -> PathBuf {
-        let gpu = ["/proc/driver/nvidia/version", "/dev/nvidia0"]
-            .iter()
-            .any(|path| Path::new(path).exists());
-        let variant = if gpu { "cuda" } else { "cpu" };
-        self.path(&format!("cache/dora/libtorch-2.11.0-{variant}")).join(inside)
-    }
-
-    fn lines(&self, log: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.path(log)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn pip_calls(&self) -> usize {
-        self.lines("pip.log").len()
-    }
-
-    /// Stand-ins for cargo and the programs that it would build, and a libtorch of the user's own.
-    fn with_programs(self) -> Self {
-        self.write("torch/include/torch.h", "");
-        self.write("torch/lib/libtorch_cpu.so", "");
-        self.write("torch/build-version", "2.11.0+cpu");
-        self.script("bin/cargo", r#"echo "cargo $*" >>"$WORLD/log""#);
-        self.script(
-            "target/dora-ingest",
-            r#"echo "dora-ingest $*" >>"$WORLD/log"
-case $1 in
-toy-walk) echo rendering; echo data/toy-walk/walk.mp4;;
-ingest) while [ $1 != -- ]; do shift; done; shift; for video; do echo "store of $video"; done;;
-esac"#,
-        );
-        self.worker("exit 0");
-        self
-    }
-
-    /// A worker that knows its plan and trains by running `body`.
-    fn worker(&self, body: &str) {
-        let plan = r#"{"videos":["toy-walk","a.mp4"],"short_side_px":96,"jpeg_quality":80,"run_dir":"data/runs/toy"}"#;
-        let script = format!(
-            "echo \"dora-train $*\" >>\"$WORLD/log\"\nif [ $1 = check ]; then echo '{plan}'; exit; fi\n{body}"
-        );
-        self.script("target/dora-train", &script);
-    }
-
-    fn own_libtorch(&self, line: &str) -> Command {
-        let mut command = self.xtask(line);
-        command.env("LIBTORCH", self.path("torch"));
-        command
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn ended(output: Output) -> (i32, String) {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code().unwrap_or(-1), text)
-}
+use world::{World, ended, path_with_system, until};
 
 #[test]
 fn a_download_that_breaks_off_is_repaired() {
@@ -202,10 +47,6 @@ fn a_download_that_breaks_off_is_repaired() {
     let (status, text) = ended(verify.env("PATH", path_with_system(&world)).output().unwrap());
     assert_eq!((status, world.pip_calls()), (0, 4), "{text}");
     assert!(text.contains("libtorch_cpu.so: FAILED"), "{text}");
-}
-
-fn path_with_system(world: &World) -> String {
-    format!("{}:/usr/bin:/bin", world.path("bin").display())
 }
 
 #[test]
@@ -288,8 +129,9 @@ fn train_ingests_then_starts_the_worker() {
         "dora-ingest ingest --stores data/stores --short-side 96 --quality 80 --fps 5 -- \
          data/toy-walk/walk.mp4 a.mp4"
             .to_owned(),
+        "dora-train put-aside --run-dir data/runs/toy".to_owned(),
         format!(
-            "dora-train train {recipe} --set a.b=1 --fresh --store store of data/toy-walk/walk.mp4 \
+            "dora-train train {recipe} --set a.b=1 --store store of data/toy-walk/walk.mp4 \
              --store store of a.mp4 --run-dir data/runs/toy --more"
         ),
     ];
@@ -357,11 +199,9 @@ while :; do sleep 0.05; done"#,
         let mut command = world.own_libtorch("train --dry-run");
         command.env("PATH", path_with_system(&world));
         let child = command.process_group(0).spawn().unwrap();
-        let started = Instant::now();
-        while world.lines("log").last().is_none_or(|line| line != "ready") {
-            assert!(started.elapsed() < Duration::from_secs(20), "the worker never started");
-            thread::sleep(Duration::from_millis(10));
-        }
+        until("the worker starts", || {
+            world.lines("log").last().is_some_and(|line| line == "ready")
+        });
         let target = format!("{group}{}", child.id());
         Command::new("kill").args([signal, "--", &target]).status().unwrap();
         let (status, text) = ended(child.wait_with_output().unwrap());
