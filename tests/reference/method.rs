@@ -82,23 +82,23 @@ impl Clip {
         let config = network_config(vit, head);
         let weights = network_weights(vit, head);
         let student = Network::new(&config, &weights, Device::Cpu, Kind::Float, true).unwrap();
-        let project = |tokens_NSD: Tensor| student.head.forward(&tokens_NSD.select(1, 0));
+        let project = |cls_ND: Tensor| student.head.forward(&cls_ND);
         let whole = |(frames_BTCHW, _): &(Tensor, Tensor)| {
             let images = frames_BTCHW.flatten(0, 1);
-            let logits = project(student.backbone.forward(&images, None)).detach();
+            let logits = project(student.backbone.cls(&images, None)).detach();
             logits.reshape([frames_BTCHW.size()[0], frames_BTCHW.size()[1], -1])
         };
         let masked = |(frames_BTCHW, masks_BTKN): &(Tensor, Tensor)| {
             let (images, masks) = (frames_BTCHW.flatten(0, 1), masks_BTKN.flatten(0, 1));
-            let logits = project(student.backbone.forward_masked(&images, &masks, None));
+            let logits = project(student.backbone.cls_masked(&images, &masks, None));
             let size = masks_BTKN.size();
             logits.reshape([size[0], size[1], size[2], -1])
         };
         let local_LBTCHW = vit.get("local_LBTCHW").narrow(0, 0, n_local);
         let size = local_LBTCHW.size();
         let crops = local_LBTCHW.permute([1, 2, 0, 3, 4, 5]).flatten(0, 2);
-        let local_BTLD = project(student.backbone.forward(&crops, None))
-            .reshape([size[1], size[2], size[0], -1]);
+        let local_BTLD =
+            project(student.backbone.cls(&crops, None)).reshape([size[1], size[2], size[0], -1]);
         let stack = |parts: Vec<Tensor>| Tensor::stack(&parts, 0);
         let teacher_VBTD = stack(views.iter().map(whole).collect());
         let global_VBTKD = stack(views.iter().map(masked).collect());

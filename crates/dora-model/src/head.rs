@@ -48,7 +48,7 @@ impl ProjectionHead {
         let hidden = linear(&hidden, second).gelu("none");
         let bottleneck = linear(&hidden, third);
         let unit = &bottleneck / norm(&bottleneck).clamp_min(1e-12);
-        let weight_OI = &self.weight_v_OI * (&self.weight_g_O1 / norm(&self.weight_v_OI));
+        let weight_OI = Tensor::internal_weight_norm(&self.weight_v_OI, &self.weight_g_O1, 0);
         unit.linear(&weight_OI, None::<Tensor>)
     }
 }

@@ -128,18 +128,25 @@ impl Vit {
         self.encode(self.embed(images_NCHW, None), drop_path)
     }
 
-    /// Tokens `[N * K, S, D]` of every image with everything but one of its `K` objects masked.
+    /// The `[CLS]` tokens `[N, D]` of [`Vit::forward`], without what the last block would compute for
+    /// the other tokens alone.
+    pub fn cls(&self, images_NCHW: &Tensor, drop_path: Option<&DropPath>) -> Tensor {
+        self.encode_cls(self.embed(images_NCHW, None), drop_path)
+    }
+
+    /// The `[CLS]` tokens `[N * K, D]` of every image with everything but one of its `K` objects
+    /// masked.
     ///
     /// `masks_NKP` holds 1 on the object's patches and 0 elsewhere. The result is that of images
     /// multiplied by the mask, but each image is embedded once: a patch of zeros is embedded to the
     /// bias alone.
-    pub fn forward_masked(
+    pub fn cls_masked(
         &self,
         images_NCHW: &Tensor,
         masks_NKP: &Tensor,
         drop_path: Option<&DropPath>,
     ) -> Tensor {
-        self.encode(self.embed(images_NCHW, Some(masks_NKP)), drop_path)
+        self.encode_cls(self.embed(images_NCHW, Some(masks_NKP)), drop_path)
     }
 
     /// Tokens of images, with queries and keys of the block that `layer` names.
@@ -218,12 +225,25 @@ impl Vit {
         Tensor::cat(&[self.pos_embed_1SD.narrow(1, 0, 1), resized_1PD], 1)
     }
 
-    fn encode(&self, mut tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {
-        for (index, block) in self.blocks.iter().enumerate() {
+    fn encode(&self, tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {
+        let tokens = self.run_blocks(tokens, self.blocks.len(), drop_path);
+        self.norm.forward(&tokens)
+    }
+
+    fn encode_cls(&self, tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {
+        let last = self.blocks.len() - 1;
+        let tokens = self.run_blocks(tokens, last, drop_path);
+        let scales = drop_path.map(|drop_path| drop_path.of_block(last));
+        let cls_N1D = self.blocks[last].forward_cls(&tokens, self.config.heads, scales.as_ref());
+        self.norm.forward(&cls_N1D.squeeze_dim(1))
+    }
+
+    fn run_blocks(&self, mut tokens: Tensor, count: usize, drop_path: Option<&DropPath>) -> Tensor {
+        for (index, block) in self.blocks[..count].iter().enumerate() {
             let scales = drop_path.map(|drop_path| drop_path.of_block(index));
             tokens = block.forward(tokens, self.config.heads, scales.as_ref());
         }
-        self.norm.forward(&tokens)
+        tokens
     }
 }
 
@@ -288,15 +308,27 @@ impl Block {
         self.finish(tokens, &qkv, scales)
     }
 
+    /// The block's `[CLS]` tokens `[N, 1, D]`: all tokens give keys and values, one asks.
+    fn forward_cls(&self, tokens: &Tensor, heads: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
+        let normed = self.norm1.forward(tokens);
+        let d = tokens.size()[2];
+        let part = |input: &Tensor, first: i64, count: i64| {
+            let (weight, bias) = (&self.qkv.weight, &self.qkv.bias);
+            input.linear(
+                &weight.narrow(0, first * d, count * d),
+                Some(&bias.narrow(0, first * d, count * d)),
+            )
+        };
+        let queries = part(&normed.narrow(1, 0, 1), 0, 1);
+        let [keys, values] = split(&part(&normed, 1, 2));
+        let qkv = [queries, keys, values].map(|part| by_head(&part, heads));
+        self.finish(tokens.narrow(1, 0, 1), &qkv, scales)
+    }
+
     /// Queries, keys and values, each `[N, H, S, E]`.
     fn project_qkv(&self, tokens: &Tensor, heads: i64) -> [Tensor; 3] {
-        let (n, s, d) = tokens.size3().expect("tokens are [N, S, D]");
-        let qkv = self
-            .qkv
-            .forward(&self.norm1.forward(tokens))
-            .reshape([n, s, 3, heads, d / heads])
-            .permute([2, 0, 3, 1, 4]);
-        [0, 1, 2].map(|part| qkv.get(part))
+        let qkv: [Tensor; 3] = split(&self.qkv.forward(&self.norm1.forward(tokens)));
+        qkv.map(|part| by_head(&part, heads))
     }
 
     /// The rest of the block once queries, keys and values are there.
@@ -326,9 +358,21 @@ impl Block {
 
 fn add_branch(tokens: Tensor, branch: Tensor, scale_N11: Option<&Tensor>) -> Tensor {
     match scale_N11 {
-        Some(scale_N11) => tokens + branch * scale_N11,
+        Some(scale_N11) => tokens.addcmul(&branch, scale_N11),
         None => tokens + branch,
     }
+}
+
+/// `[N, S, P * D]` to `P` of `[N, S, D]`, whose gradients are put together by one copy.
+fn split<const P: usize>(parts: &Tensor) -> [Tensor; P] {
+    let width = parts.size()[2] / P as i64;
+    parts.split(width, 2).try_into().expect("a width of whole parts")
+}
+
+/// `[N, S, D]` to `[N, H, S, E]`, without a copy.
+fn by_head(tokens: &Tensor, heads: i64) -> Tensor {
+    let (n, s, d) = tokens.size3().expect("tokens are [N, S, D]");
+    tokens.reshape([n, s, heads, d / heads]).transpose(1, 2)
 }
 
 impl Linear {

@@ -336,8 +336,8 @@ impl Engine {
         let (views, clips, frames) = leading_dims(global_VBTCHW);
         let images_NCHW = global_VBTCHW.flatten(0, 2);
         let Some(TrackerMethod { spec, layer }) = &self.method.tracker else {
-            let tokens_NSD = self.encode(|| self.teacher.backbone.forward(&images_NCHW, None))?;
-            let logits = self.project(&self.teacher, &tokens_NSD.select(1, 0));
+            let cls_ND = self.encode(|| self.teacher.backbone.cls(&images_NCHW, None))?;
+            let logits = self.project(&self.teacher, &cls_ND);
             return Ok((logits.reshape([views, clips, frames, -1]), Vec::new()));
         };
         let features = self.encode(|| self.teacher.backbone.features(&images_NCHW, *layer))?;
@@ -386,13 +386,13 @@ impl Engine {
         let backbone = &self.student.backbone;
         let (global_ND, local_ND) = self.encode(|| {
             let global = if tracks_V.is_empty() {
-                backbone.forward(&images_NCHW, drop_global)
+                backbone.cls(&images_NCHW, drop_global)
             } else {
                 let masks: Vec<&Tensor> = tracks_V.iter().map(|t| &t.masks_BTKN).collect();
                 let masks_NKP = Tensor::stack(&masks, 0).flatten(0, 2);
-                backbone.forward_masked(&images_NCHW, &masks_NKP, drop_global)
+                backbone.cls_masked(&images_NCHW, &masks_NKP, drop_global)
             };
-            (global.select(1, 0), backbone.forward(&crops_NCHW, drop_local).select(1, 0))
+            (global, backbone.cls(&crops_NCHW, drop_local))
         })?;
         let images = global_ND.size()[0];
         let logits = self.project(&self.student, &Tensor::cat(&[global_ND, local_ND], 0));

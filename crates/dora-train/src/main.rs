@@ -84,6 +84,7 @@ struct RecipeArgs {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
+    torch_ext::keep_freed_memory();
     match guard::without_memory_panics(|| start(command)) {
         Ok(code) => code,
         Err(error) => {

@@ -5,6 +5,7 @@
 
 #include <ATen/autocast_mode.h>
 #include <dlfcn.h>
+#include <malloc.h>
 
 namespace {
 
@@ -20,6 +21,13 @@ void te_free_error(char *message) { free(message); }
 
 // rustc links with --as-needed and drops libtorch_cuda.so, which registers its kernels when loaded.
 int te_load_cuda() { return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr; }
+
+void te_keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+#endif
+}
 
 char *te_autocast_enter(int is_cuda, int dtype, int *was_enabled, int *old_dtype) {
   return guarded([&] {

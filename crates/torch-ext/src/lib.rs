@@ -33,3 +33,12 @@ pub fn load_cuda() -> bool {
     // SAFETY: dlopen runs the library's own initialisers, which libtorch is built for.
     unsafe { ffi::te_load_cuda() != 0 }
 }
+
+/// Lets the C library keep memory that tensors on the CPU have left, instead of giving it back.
+///
+/// A training step frees what the next one asks for again: memory that went back to the system in
+/// between must be cleared page by page. Call it once, at the start of a process that trains.
+pub fn keep_freed_memory() {
+    // SAFETY: sets two parameters of the allocator, which locks them itself.
+    unsafe { ffi::te_keep_freed_memory() }
+}
