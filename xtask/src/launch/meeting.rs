@@ -3,8 +3,8 @@
 //! theirs has failed or has ended.
 //!
 //! Machine 0 listens at the endpoint. The others greet it with a line that says who they are, and are
-//! answered once all have come. The connection then stays open: a machine that ends for good says so,
-//! and one that closes it without a word has failed.
+//! answered once all have come. The connection then stays open, for a word when workers fail and one when
+//! a machine ends for good; a connection that closes without a word is that of a killed launcher.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -30,8 +30,11 @@ const MAX_LINE_BYTES: usize = 1000;
 /// The first word of a greeting: strangers do not know it.
 const HELLO: &str = "dora-launch-1";
 
-/// What a machine says that ends for good.
-const END: &[u8] = b"end\n";
+/// What a machine says whose workers have failed.
+const FAILED: u8 = b'f';
+
+/// What a machine says that will not start again.
+const ENDED: u8 = b'e';
 
 /// The place where machines meet.
 pub(crate) enum Meeting<'a> {
@@ -51,15 +54,16 @@ pub(crate) struct Settled {
 }
 
 /// The connections to the other machines while their workers run.
+#[derive(Default)]
 pub(crate) struct Links {
     links: Vec<Link>,
-    /// Whether another machine has ended for good.
-    pub(crate) has_ended: bool,
+    has_ended: bool,
 }
 
 struct Link {
     node: u64,
     stream: TcpStream,
+    has_failed: bool,
 }
 
 /// What a guest says of itself.
@@ -115,11 +119,6 @@ impl<'a> Meeting<'a> {
 }
 
 impl Links {
-    /// For one machine alone.
-    pub(crate) fn none() -> Self {
-        Self { links: Vec::new(), has_ended: false }
-    }
-
     fn new(links: Vec<Link>) -> anyhow::Result<Self> {
         for link in &links {
             link.stream.set_nonblocking(true).context("cannot read without waiting")?;
@@ -127,32 +126,50 @@ impl Links {
         Ok(Self { links, has_ended: false })
     }
 
-    /// Looks whether another machine has failed; gives its number.
+    /// Looks whether another machine has failed since the last look; gives its number.
     pub(crate) fn failed(&mut self) -> Option<u64> {
         let mut failed = None;
         let has_ended = &mut self.has_ended;
         self.links.retain_mut(|link| {
-            let mut word = [0; END.len()];
-            match link.stream.read(&mut word) {
+            let mut word = [0];
+            let is_open = match link.stream.read(&mut word) {
+                Ok(1) if word == [ENDED] => {
+                    *has_ended = true;
+                    return false;
+                }
+                Ok(1) => true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                Ok(1..) => *has_ended = true,
-                _ => failed = failed.or(Some(link.node)),
+                _ => false,
+            };
+            if !link.has_failed {
+                link.has_failed = true;
+                failed = failed.or(Some(link.node));
             }
-            false
+            is_open
         });
         failed
     }
 
-    /// Tells the others that this machine ends for good.
-    pub(crate) fn end(&mut self) {
-        for link in &mut self.links {
-            let _ = link.stream.write_all(END);
-        }
+    /// Whether another machine has said that it will not start again.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.failed();
+        self.has_ended
     }
 
-    /// Lets the others know that this machine has failed.
-    pub(crate) fn close(&mut self) {
-        self.links.clear();
+    /// Tells the others that workers have failed here.
+    pub(crate) fn say_failed(&mut self) {
+        self.say(FAILED);
+    }
+
+    /// Tells the others that this machine will not start again.
+    pub(crate) fn say_ended(&mut self) {
+        self.say(ENDED);
+    }
+
+    fn say(&mut self, word: u8) {
+        for link in &mut self.links {
+            let _ = link.stream.write_all(&[word]);
+        }
     }
 }
 
@@ -162,43 +179,58 @@ fn host(
     max_restarts: u64,
     attempt: u64,
 ) -> anyhow::Result<Settled> {
-    let started = Instant::now();
     let own = Greeting::of(crew, max_restarts, attempt);
-    let mut settled_attempt = attempt;
-    let mut guests: Vec<Link> = Vec::new();
-    if attempt == 0 {
-        say!("waiting for {} more machines", crew.nnodes - 1);
-    }
+    let mut guests = Vec::new();
+    let settled = gather(listener, crew, &own, &mut guests)
+        .and_then(|attempt| Ok((attempt, super::free_port()?)));
+    let line = match &settled {
+        Ok((attempt, master_port)) => format!("go {attempt} {master_port}"),
+        Err(error) => format!("no {error}"),
+    };
+    guests.iter_mut().for_each(|guest| answer(&mut guest.stream, &line));
+    let (attempt, master_port) = settled?;
+    Ok(Settled { attempt, master_port, links: Links::new(guests)? })
+}
+
+/// Waits until all guests have come; gives the highest number of an attempt that anyone wishes.
+fn gather(
+    listener: &TcpListener,
+    crew: &Crew,
+    own: &Greeting,
+    guests: &mut Vec<Link>,
+) -> anyhow::Result<u64> {
+    let started = Instant::now();
+    let mut attempt = own.attempt;
+    say!("waiting for the other {} of {} machines", crew.nnodes - 1, crew.nnodes);
     while guests.len() as u64 + 1 < crew.nnodes {
         let Ok((mut stream, address)) = listener.accept() else {
             if started.elapsed() > crew.patience {
-                return Err(late(crew, &guests));
+                return Err(late(crew, guests));
             }
             thread::sleep(LOOK);
             continue;
         };
-        let Some(greeting) = read_line(&stream).as_deref().and_then(Greeting::parse) else {
-            continue;
-        };
-        if let Some(difference) = own.difference(&greeting) {
-            answer(&mut stream, &format!("no {difference}"));
-            return Err(fixable(difference));
-        }
+        let Some(greeting) = read_greeting(&stream) else { continue };
         let node = greeting.node_rank;
+        let difference = own.difference(&greeting);
         guests.retain(|guest| guest.node != node || is_open(&guest.stream));
-        if guests.iter().any(|guest| guest.node == node) {
+        if difference.is_none() && guests.iter().any(|guest| guest.node == node) {
             answer(&mut stream, &format!("no another machine has --node-rank {node} already"));
             say!("warning: sent {address} away: another machine has --node-rank {node} already");
             continue;
         }
-        settled_attempt = settled_attempt.max(greeting.attempt);
-        guests.push(Link { node, stream });
+        attempt = attempt.max(greeting.attempt);
+        guests.push(Link { node, stream, has_failed: false });
+        if let Some(difference) = difference {
+            return Err(fixable(difference));
+        }
     }
-    let master_port = super::free_port()?;
-    for guest in &mut guests {
-        answer(&mut guest.stream, &format!("go {settled_attempt} {master_port}"));
-    }
-    Ok(Settled { attempt: settled_attempt, master_port, links: Links::new(guests)? })
+    Ok(attempt)
+}
+
+fn read_greeting(stream: &TcpStream) -> Option<Greeting> {
+    stream.set_read_timeout(Some(GREETING)).ok()?;
+    read_line(stream).as_deref().and_then(Greeting::parse)
 }
 
 fn late(crew: &Crew, guests: &[Link]) -> anyhow::Error {
@@ -221,9 +253,7 @@ fn visit(
 ) -> anyhow::Result<Settled> {
     let Endpoint { host, port } = endpoint;
     let started = Instant::now();
-    if !has_met {
-        say!("waiting for machine 0 at {host}:{port}");
-    }
+    say!("waiting for machine 0 at {host}:{port}");
     let (stream, line) = loop {
         let reason = match greet(endpoint, own, patience.saturating_sub(started.elapsed())) {
             Ok((stream, Some(line))) => break (stream, line),
@@ -250,7 +280,7 @@ fn visit(
     match (numbers, line.strip_prefix("no ")) {
         (Some((attempt, master_port)), _) => {
             stream.set_read_timeout(None).context("cannot read without a limit")?;
-            let links = Links::new(vec![Link { node: 0, stream }])?;
+            let links = Links::new(vec![Link { node: 0, stream, has_failed: false }])?;
             Ok(Settled { attempt, master_port, links })
         }
         (None, Some(refusal)) => Err(fixable(refusal)),
@@ -291,7 +321,6 @@ fn answer(stream: &mut TcpStream, line: &str) {
 
 /// A line without its end. Reads no byte beyond it.
 fn read_line(mut stream: &TcpStream) -> Option<String> {
-    let _ = stream.set_nodelay(true);
     let mut line = Vec::new();
     let mut byte = [0];
     while line.len() < MAX_LINE_BYTES {

@@ -27,9 +27,9 @@ pub(crate) use options::{
 };
 
 use self::{
-    meeting::{Links, Meeting, Settled},
+    meeting::{Links, Meeting},
     options::Crew,
-    team::together,
+    team::Team,
     worker::Worker,
 };
 use crate::{
@@ -40,23 +40,14 @@ use crate::{
 /// Before all start again: what failed may pass, and ports are free once more.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// The status of a program that finds its input wrong: the same input is wrong again.
-const WRONG_INPUT: u8 = 2;
-
 /// How an attempt ended.
 enum Ended {
     /// As it should, or as a signal wished: with this status.
     Well(u8),
-    Failed(Failure),
+    Failed(Culprit),
 }
 
-/// What was the first to fail.
-struct Failure {
-    culprit: Culprit,
-    /// Whether another attempt may help.
-    may_pass: bool,
-}
-
+/// Who was the first to fail.
 enum Culprit {
     /// The one process on our terminal.
     Alone { name: String, status: ExitStatus },
@@ -81,37 +72,55 @@ pub(crate) fn train(program: &Command, plan: &Plan, run_dir: &Path) -> anyhow::R
     };
     let mut attempt = 0;
     loop {
-        let ended = match (crew, &mut meeting) {
-            (None, _) => alone(program)?,
-            (Some(crew), None) => {
-                let settled = Settled {
-                    attempt,
-                    master_port: match &crew.endpoint {
-                        Some(endpoint) => endpoint.port,
-                        None => free_port()?,
-                    },
-                    links: Links::none(),
+        let mut links = Links::default();
+        let ended = match crew {
+            None => alone(program),
+            Some(crew) => {
+                let master_port = match (&mut meeting, &crew.endpoint) {
+                    (Some(meeting), _) => {
+                        let settled = meeting.meet(attempt)?;
+                        (attempt, links) = (settled.attempt, settled.links);
+                        settled.master_port
+                    }
+                    (None, Some(endpoint)) => endpoint.port,
+                    (None, None) => free_port()?,
                 };
-                together(program, crew, settled, run_dir)?
-            }
-            (Some(crew), Some(meeting)) => {
-                let settled = meeting.meet(attempt)?;
-                attempt = settled.attempt;
-                together(program, crew, settled, run_dir)?
+                let team = Team::start(program, crew, (master_port, attempt), run_dir);
+                team.and_then(|team| team.watch(&mut links))
             }
         };
-        match ended {
-            Ended::Well(0) => return Ok(()),
-            Ended::Well(status) => return Err(Stop::Status(status).into()),
-            Ended::Failed(failure) if failure.may_pass && attempt < plan.max_restarts => {
-                attempt += 1;
-                say!("{}", failure.culprit.ending());
-                say!("restart {attempt} of {} in {} s", plan.max_restarts, PAUSE.as_secs());
-                thread::sleep(PAUSE);
+        if let Ok(Ended::Failed(culprit)) = &ended
+            && attempt < plan.max_restarts
+            && may_pass(culprit, crew)
+            && signals::asked().is_none()
+        {
+            attempt += 1;
+            say!("{}", culprit.ending());
+            say!("restart {attempt} of {} in {} s", plan.max_restarts, PAUSE.as_secs());
+            thread::sleep(PAUSE);
+            if !links.has_ended() {
+                continue;
             }
-            Ended::Failed(failure) => return Err(failure.culprit.report()),
+            say!("no restart: another machine has ended for good");
         }
+        links.say_ended();
+        return match ended? {
+            Ended::Well(0) => Ok(()),
+            Ended::Well(status) => Err(Stop::Status(status).into()),
+            Ended::Failed(culprit) => Err(culprit.report()),
+        };
     }
+}
+
+/// Whether another attempt may help. A worker whose input is wrong ends with status 2, but so does one
+/// that has lost a peer: on one machine the peer is known to have failed first, on others it may have.
+fn may_pass(culprit: &Culprit, crew: Option<&Crew>) -> bool {
+    const WRONG_INPUT: u8 = 2;
+    let status = match culprit {
+        Culprit::Machine(_) => return true,
+        Culprit::Alone { status, .. } | Culprit::Rank { status, .. } => *status,
+    };
+    crew.is_some_and(|crew| crew.nnodes > 1) || shell_status(status) != WRONG_INPUT
 }
 
 /// A port of this machine that is free now.
@@ -128,8 +137,7 @@ fn alone(program: &Command) -> anyhow::Result<Ended> {
         return Ok(Ended::Well(wished_status([status])));
     }
     let name = program.get_program().to_string_lossy().into_owned();
-    let may_pass = shell_status(status) != WRONG_INPUT;
-    Ok(Ended::Failed(Failure { culprit: Culprit::Alone { name, status }, may_pass }))
+    Ok(Ended::Failed(Culprit::Alone { name, status }))
 }
 
 impl Culprit {

@@ -13,85 +13,50 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::{
-    Culprit, Ended, Failure, WRONG_INPUT,
-    meeting::Settled,
+    Culprit, Ended,
+    meeting::Links,
     options::Crew,
     wished_status,
     worker::{Place, Worker},
 };
 use crate::{
-    process::{GRACE, POLL, shell_status},
+    process::{GRACE, POLL},
     signals::{self, Hold},
 };
 
-struct Team {
+/// The workers of this machine.
+pub(super) struct Team {
     workers: Vec<Worker>,
     /// How many signals have asked them to end.
     asked: u32,
     kill_at: Option<Instant>,
+    _hold: Hold,
 }
 
-/// The first to fail, among the workers or the machines.
+/// The first to fail.
+#[derive(Debug, PartialEq, Eq)]
 enum First {
-    Worker { index: usize, status: ExitStatus },
+    /// By its index here.
+    Worker(usize, ExitStatus),
+    /// By its number.
     Machine(u64),
 }
 
-/// Starts this machine's workers and waits until each has ended. The first failure, here or on another
-/// machine, stops all.
-pub(super) fn together(
-    program: &Command,
-    crew: &Crew,
-    settled: Settled,
-    run_dir: &Path,
-) -> anyhow::Result<Ended> {
-    let _hold = Hold::new()?;
-    let mut team = Team::start(program, crew, &settled, run_dir)?;
-    let mut links = settled.links;
-    let mut first = None;
-    while !team.is_done() {
-        team.hand_on_signals();
-        let failed = team.first_failed()?;
-        if first.is_none() {
-            first = failed.or_else(|| links.failed().map(First::Machine));
-            if first.is_some() {
-                links.close();
-                team.stop();
-            }
-        }
-        team.kill_if_due();
-        thread::sleep(POLL);
-    }
-    let mut workers = team.workers;
-    workers.iter().for_each(|worker| worker.output.finish());
-    let (culprit, may_pass) = match first {
-        None => {
-            links.end();
-            let statuses = workers.iter().filter_map(Worker::status);
-            return Ok(Ended::Well(wished_status(statuses)));
-        }
-        Some(First::Machine(node)) => (Culprit::Machine(node), true),
-        Some(First::Worker { index, status }) => {
-            // One that has lost a peer ends as one with wrong input does. On one machine the peer is
-            // known to have failed first; on another it may have.
-            let may_pass = crew.nnodes > 1 || shell_status(status) != WRONG_INPUT;
-            (Culprit::Rank { worker: Box::new(workers.swap_remove(index)), status }, may_pass)
-        }
-    };
-    Ok(Ended::Failed(Failure { culprit, may_pass: may_pass && !links.has_ended }))
-}
-
 impl Team {
-    fn start(
+    /// Starts this machine's workers, to meet at `master_port` in this attempt.
+    ///
+    /// # Errors
+    /// A worker cannot be started or its log not be written.
+    pub(super) fn start(
         program: &Command,
         crew: &Crew,
-        settled: &Settled,
+        (master_port, attempt): (u16, u64),
         run_dir: &Path,
     ) -> anyhow::Result<Self> {
+        let mut team = Self { workers: Vec::new(), asked: 0, kill_at: None, _hold: Hold::new()? };
         fs::create_dir_all(run_dir)
             .with_context(|| format!("cannot make the run folder {}", run_dir.display()))?;
         let host = crew.endpoint.as_ref().map_or("127.0.0.1", |endpoint| &endpoint.host);
-        let mut workers = Vec::new();
         for local_rank in 0..crew.nproc {
             let place = Place {
                 rank: crew.node_rank * crew.nproc + local_rank,
@@ -99,12 +64,39 @@ impl Team {
                 world_size: crew.nnodes * crew.nproc,
                 local_world_size: crew.nproc,
                 master_addr: host.to_owned(),
-                master_port: settled.master_port,
-                attempt: settled.attempt,
+                master_port,
+                attempt,
             };
-            workers.push(Worker::start(program, &place, run_dir)?);
+            team.workers.push(Worker::start(program, &place, run_dir)?);
         }
-        Ok(Self { workers, asked: 0, kill_at: None })
+        Ok(team)
+    }
+
+    /// Waits until each worker has ended. The first failure, here or on another machine, stops all.
+    pub(super) fn watch(mut self, links: &mut Links) -> anyhow::Result<Ended> {
+        let mut first = None;
+        while !self.is_done() {
+            self.hand_on_signals();
+            let failed = self.first_failed()?;
+            if first.is_none() {
+                first = failed.or_else(|| links.failed().map(First::Machine));
+                if first.is_some() {
+                    links.say_failed();
+                    self.stop();
+                }
+            }
+            self.kill_if_due();
+            thread::sleep(POLL);
+        }
+        self.workers.iter().for_each(|worker| worker.output.finish());
+        Ok(match first {
+            None => Ended::Well(wished_status(self.workers.iter().filter_map(Worker::status))),
+            Some(First::Machine(node)) => Ended::Failed(Culprit::Machine(node)),
+            Some(First::Worker(index, status)) => {
+                let worker = Box::new(self.workers.swap_remove(index));
+                Ended::Failed(Culprit::Rank { worker, status })
+            }
+        })
     }
 
     fn is_done(&self) -> bool {
@@ -122,8 +114,7 @@ impl Team {
         }
     }
 
-    /// Looks who has ended; gives the one to blame of those that failed since the last look. Its death
-    /// may have made others fail in the meantime, but one that a signal killed was not failed by others.
+    /// Looks who has ended; gives the one to blame of those that failed since the last look.
     fn first_failed(&mut self) -> anyhow::Result<Option<First>> {
         let mut failed = Vec::new();
         for (index, worker) in self.workers.iter_mut().enumerate() {
@@ -133,8 +124,7 @@ impl Team {
                 failed.push((index, status));
             }
         }
-        let first = failed.into_iter().min_by_key(|(_, status)| status.signal().is_none());
-        Ok(first.map(|(index, status)| First::Worker { index, status }))
+        Ok(to_blame(failed))
     }
 
     fn stop(&mut self) {
@@ -147,6 +137,13 @@ impl Team {
             self.workers.iter().for_each(Worker::kill);
         }
     }
+}
+
+/// Of workers that failed at the same time, the one that did so by itself: others end with an error when
+/// they lose a peer, but a signal kills only the one that it is sent to.
+fn to_blame(failed: Vec<(usize, ExitStatus)>) -> Option<First> {
+    let first = failed.into_iter().min_by_key(|(_, status)| status.signal().is_none());
+    first.map(|(index, status)| First::Worker(index, status))
 }
 
 /// Whether a worker that ended like this has failed, after `asked` signals asked it to end. Workers settle
@@ -164,6 +161,18 @@ fn is_failure(status: ExitStatus, asked: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_a_signal_killed_is_to_blame() {
+        let (two, killed) = (ExitStatus::from_raw(2 << 8), ExitStatus::from_raw(9));
+        for (failed, expected) in [
+            (vec![], None),
+            (vec![(0, two), (3, two)], Some(First::Worker(0, two))),
+            (vec![(0, two), (1, killed), (2, killed)], Some(First::Worker(1, killed))),
+        ] {
+            assert_eq!(to_blame(failed), expected);
+        }
+    }
 
     #[test]
     fn a_worker_fails_unless_it_ends_as_it_was_asked_to() {

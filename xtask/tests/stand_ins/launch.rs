@@ -409,23 +409,30 @@ exit 2"#;
 
 #[test]
 fn a_signal_to_one_machine_ends_the_others_without_another_attempt() {
-    // The worker of machine 0 ends because the other one was told to, as workers settle it.
-    let body = r#"echo $$ >>"$WORLD/pids"
-trap 'touch "$WORLD/stop"; exit 143' TERM
+    // The worker of machine 0 ends because the other one was told to: with the same status, as workers
+    // settle it, or because it has lost a peer that was told twice.
+    let body = r#"trap 'touch "$WORLD/stop"; exit $STATUS' TERM
+echo $$ >>"$WORLD/pids"
 until [ -e "$WORLD/stop" ]; do sleep 0.02; done
-exit 143"#;
-    let world = World::training("stop-machines", body);
-    let endpoint = format!("127.0.0.1:{}", free_port());
-    let children = [0, 1].map(|node| {
-        let line =
-            format!("--nnodes 2 --node-rank {node} --rdzv-endpoint {endpoint} --max-restarts 2");
-        world.train(&line).spawn().unwrap()
-    });
-    until("both workers start", || world.lines("pids").len() == 2);
-    signal("-TERM", children[1].id().to_string());
-    for child in children {
-        let (status, text) = ended(child.wait_with_output().unwrap());
-        assert_eq!(status, 143, "{text}");
-        assert!(!text.contains("restart"), "{text}");
+exit $STATUS_0"#;
+    for (name, status_1, status_0) in [("settled", 143, 143), ("lost", 130, 2)] {
+        let world = World::training(&format!("stop-machines-{name}"), body);
+        let endpoint = format!("127.0.0.1:{}", free_port());
+        let children = [0, 1].map(|node| {
+            let mut train = world.train(&format!(
+                "--nnodes 2 --node-rank {node} --rdzv-endpoint {endpoint} --max-restarts 2"
+            ));
+            let statuses = [("STATUS", status_1), ("STATUS_0", status_0)];
+            train.envs(statuses.map(|(name, status)| (name, status.to_string())));
+            train.spawn().unwrap()
+        });
+        until("both workers start", || world.lines("pids").len() == 2);
+        signal("-TERM", children[1].id().to_string());
+        let [first, second] = children.map(|child| ended(child.wait_with_output().unwrap()));
+        assert_eq!((first.0, second.0), (status_0, status_1), "{}\n{}", first.1, second.1);
+        assert!(!second.1.contains("restart"), "{}", second.1);
+        let refused = first.1.contains("no restart: another machine has ended for good");
+        assert_eq!(refused, name == "lost", "{}", first.1);
+        assert_eq!(world.lines("pids").len(), 2);
     }
 }
