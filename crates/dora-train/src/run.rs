@@ -80,7 +80,7 @@ pub fn train(
     let device = placement.device;
     let mut run =
         Run { recipe, world, device, schedule, pace, engine, loader, interrupt, step, at };
-    let outcome = run.to_its_end(&mut records, last_step);
+    let outcome = run.finish(&mut records, last_step);
     if let Some(records) = &records {
         records.end();
     }
@@ -122,7 +122,7 @@ enum Turn {
 
 impl Run<'_> {
     /// Steps until the schedule ends or a signal comes, which is given back.
-    fn to_its_end(
+    fn finish(
         &mut self,
         records: &mut Option<Records>,
         last_step: u64,

@@ -2,8 +2,8 @@
 //!
 //! Counted are matrix products, two operations for each multiplication with its addition: what a
 //! machine's matrix rate can be compared with. Norms, softmax, GELU, Sinkhorn's rounds, the loss and
-//! the optimiser are not. The count is the method's: all branches and all tokens of every block, also
-//! where a step leaves some out because nothing reads them.
+//! the optimiser are not, nor is what a step leaves out of an encoder's last block because only its
+//! `[CLS]` token is read.
 
 use dora_model::{HeadConfig, NetworkConfig, VitConfig};
 
@@ -40,13 +40,15 @@ impl StepFlops {
         let head = head_flops(&head);
         // A frame is embedded once and its patches are masked afterwards, once for each object.
         let embed = frames * embed_flops(&vit, global) + crops * embed_flops(&vit, local);
-        let encode = masked * (blocks_flops(&vit, global) + head)
-            + crops * (blocks_flops(&vit, local) + head);
+        let encode =
+            masked * (cls_flops(&vit, global) + head) + crops * (cls_flops(&vit, local) + head);
+        let watch = match recipe.method.name {
+            MethodName::Dora => blocks_flops(&vit, vit.depth, global),
+            MethodName::Dino => cls_flops(&vit, global),
+        };
         let batches = recipe.train.gradient_accumulation_steps as f64;
         Self {
-            teacher: batches
-                * frames
-                * (embed_flops(&vit, global) + blocks_flops(&vit, global) + head),
+            teacher: batches * frames * (embed_flops(&vit, global) + watch + head),
             tracker: batches * tracker_flops(recipe, &vit, global),
             student: batches * (EMBED_WITH_BACKWARD * embed + WITH_BACKWARD * encode),
         }
@@ -63,15 +65,29 @@ fn embed_flops(vit: &VitConfig, patches: f64) -> f64 {
     2.0 * patches * (3 * vit.patch_px * vit.patch_px * vit.width) as f64
 }
 
-/// One image through all blocks.
-fn blocks_flops(vit: &VitConfig, patches: f64) -> f64 {
+/// One image through so many blocks.
+fn blocks_flops(vit: &VitConfig, blocks: i64, patches: f64) -> f64 {
     let tokens = patches + 1.0;
-    let width = vit.width as f64;
-    // Queries, keys and values; projection; the two layers of the MLP.
-    let linear = tokens * width * width * (3 + 1 + 2 * vit.mlp_ratio) as f64;
-    // Scores, and the values that they weigh: all heads together are as wide as a token.
-    let attention = 2.0 * tokens * tokens * width;
-    2.0 * vit.depth as f64 * (linear + attention)
+    blocks as f64 * (keys_flops(vit, tokens) + queries_flops(vit, tokens, tokens))
+}
+
+/// One image through all blocks to its `[CLS]` token, which alone asks in the last.
+fn cls_flops(vit: &VitConfig, patches: f64) -> f64 {
+    let tokens = patches + 1.0;
+    let last = keys_flops(vit, tokens) + queries_flops(vit, 1.0, tokens);
+    blocks_flops(vit, vit.depth - 1, patches) + last
+}
+
+/// Keys and values of a block.
+fn keys_flops(vit: &VitConfig, tokens: f64) -> f64 {
+    2.0 * tokens * (vit.width * 2 * vit.width) as f64
+}
+
+/// What a block computes for those tokens that ask: queries; scores, and the values that they weigh, all
+/// heads together as wide as a token; projection; the two layers of the MLP.
+fn queries_flops(vit: &VitConfig, asking: f64, tokens: f64) -> f64 {
+    let linear = (vit.width * vit.width * (1 + 1 + 2 * vit.mlp_ratio)) as f64;
+    2.0 * asking * (linear + 2.0 * tokens * vit.width as f64)
 }
 
 /// One `[CLS]` token through the head.
