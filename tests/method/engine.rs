@@ -7,7 +7,7 @@ use dora_core::{
 use dora_model::{
     DropPath, HeadConfig, Network, NetworkConfig, StateDict, TrackerLayer, VitConfig,
 };
-use dora_train::engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod};
+use dora_train::engine::{Draws, Engine, Method, Scheduled, StepError, StepOutput, TrackerMethod};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use tch::{Device, Kind, Tensor};
 use torch_ext::AutocastDtype;
@@ -116,6 +116,41 @@ fn bfloat16_stays_near_float32_and_keeps_the_weights_in_float32() {
     let (full, low) = (run(None), run(Some(AutocastDtype::BFloat16)));
     assert_ne!(full, low, "autocast changed nothing");
     assert!((full - low).abs() < 0.02, "{full} and {low}");
+}
+
+#[test]
+fn float16_scales_the_loss_and_leaves_out_steps_that_overflow() {
+    let step = |scale: f64| {
+        let method = Method { autocast: Some(AutocastDtype::Float16), ..method() };
+        let mut engine =
+            Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Float, None).unwrap();
+        let mut training = engine.training_state();
+        training.insert("loss_scale", Tensor::from_slice(&[scale, 0.0]));
+        let (student, teacher) = (engine.student().state(), engine.teacher().state());
+        let [student, teacher] =
+            [student, teacher].map(|state| state.copy_to(Device::Cpu, Kind::Float, false));
+        engine.load(&student, &teacher, &training).unwrap();
+        let global = uniform(1, &[1, 2, 2, 3, 32, 32], Kind::Float);
+        let local = uniform(2, &[2, 2, 2, 3, 16, 16], Kind::Float);
+        let draws = Draws { head_ids: vec![2, 0], drop_path: None };
+        let output = engine.step(&global, &local, &draws, &scheduled(false)).unwrap();
+        (engine, output)
+    };
+    // The scale changes neither norms nor weights beyond float16's rounding.
+    let ((one, at_one), (usual, at_usual)) = (step(16.0), step(1024.0));
+    assert!(at_one.is_taken && at_usual.is_taken);
+    assert_eq!((one.loss_scale(), usual.loss_scale()), (16.0, 1024.0));
+    let norms = |output: &StepOutput| output.grad_norms.norm().double_value(&[]);
+    assert!((norms(&at_one) / norms(&at_usual) - 1.0).abs() < 0.01);
+
+    let (engine, output) = step(1e30);
+    assert!(!output.is_taken, "no gradient overflowed");
+    assert_eq!(engine.loss_scale(), 5e29);
+    for (name, tensor) in engine.student().state().iter() {
+        assert_eq!(largest_difference(&weights().get(name).unwrap(), &tensor.detach()), 0.0);
+        assert!(!tensor.grad().defined(), "{name} keeps its gradient");
+    }
+    assert_eq!(engine.center().abs().sum(None).double_value(&[]), 0.0, "the centre moved");
 }
 
 #[test]

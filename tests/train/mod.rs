@@ -2,7 +2,9 @@
 
 mod alarm;
 mod metrics;
+mod position;
 mod recipe;
+mod scaler;
 
 use dora_train::metrics::StepMetrics;
 

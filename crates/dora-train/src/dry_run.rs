@@ -83,7 +83,9 @@ fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
             gibibytes(estimate.views)
         ),
     ];
-    lines.extend(lr_warning(recipe, clips as u64).map(|text| format!("warning     {text}")));
+    let warnings = lr_warning(recipe, clips as u64).into_iter();
+    let warnings = warnings.chain(placement.warning().map(str::to_owned));
+    lines.extend(warnings.map(|text| format!("warning     {text}")));
     lines
 }
 

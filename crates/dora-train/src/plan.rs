@@ -72,6 +72,16 @@ impl Placement {
         Ok(Self { device, autocast })
     }
 
+    /// What is possible but hardly meant.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_slow = self.device == Device::Cpu
+            && self.autocast == Some(AutocastDtype::BFloat16)
+            && !cpu_multiplies_bfloat16();
+        is_slow.then_some(
+            "this CPU has no matrix units for bfloat16 (AMX), so that float32 is faster here: `train.precision=auto` takes it",
+        )
+    }
+
     /// The precision of the encoders in words.
     pub fn precision(&self) -> String {
         self.autocast.map_or("float32".into(), |dtype| format!("{dtype:?} autocast"))

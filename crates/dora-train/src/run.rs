@@ -255,8 +255,11 @@ fn prepare(
         clips_per_batch: recipe.train.clips as u64 * world.share.world_size,
     };
     let schedule = Schedule::new(recipe, pace.steps_per_epoch(), pace.clips_per_step())?;
-    if let Some(warning) = lr_warning(recipe, pace.clips_per_step()).filter(|_| world.is_first()) {
-        eprintln!("warning: {warning}");
+    if world.is_first() {
+        let lr = lr_warning(recipe, pace.clips_per_step());
+        for warning in lr.into_iter().chain(placement.warning().map(str::to_owned)) {
+            eprintln!("warning: {warning}");
+        }
     }
     let start = State::new(recipe, placement, world.share.world_size, identities)?;
     Ok(Prepared { sampler, loader_spec, pace, schedule, start })
