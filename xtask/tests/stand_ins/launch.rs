@@ -6,23 +6,26 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::world::{World, ended, path_with_system, until};
 
-/// A worker that writes its number, says that it is ready, and runs until it is told to end.
+/// A worker that says its number and runs until it is told to end, or a failed test has left its world.
 const UNTIL_TOLD: &str = r#"echo $$ >>"$WORLD/pids"
-while :; do sleep 0.02; done"#;
+while [ -e "$WORLD/pids" ]; do sleep 0.02; done"#;
 
-/// Counts each signal that it gets; ends with `end` at the second, or after the first if it `saves`.
+/// Counts each signal that it gets, without a sleep in which two would become one; ends with `end` at the second, or after the first if it `saves`.
 fn counting(saves: bool, status: &str) -> String {
     let end = if saves { "1" } else { "2" };
     format!(
         r#"count=0
 got() {{ echo "$1" >>"$WORLD/signals-$RANK"; count=$((count + 1)); [ $count -lt {end} ] || exit {status}; }}
 trap 'got INT' INT; trap 'got TERM' TERM; trap 'got USR1' USR1
-{UNTIL_TOLD}"#
+echo $$ >>"$WORLD/pids"
+while [ -e "$WORLD/pids" ]; do :; done"#
     )
 }
 
@@ -42,7 +45,7 @@ impl World {
     }
 
     fn trained(&self, options: &str) -> (i32, String) {
-        ended(self.train(options).output().unwrap())
+        finish(self.train(options).spawn().unwrap())
     }
 
     /// Starts it and waits until `count` workers are ready.
@@ -66,6 +69,23 @@ fn signal(name: &str, target: String) {
     assert!(status.success());
 }
 
+/// Waits for a launcher that should end soon, and kills it if it does not.
+fn finish(child: Child) -> (i32, String) {
+    let pid = child.id();
+    let (done, waiting) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        let late = waiting.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout);
+        if late {
+            signal("-KILL", pid.to_string());
+        }
+        late
+    });
+    let outcome = ended(child.wait_with_output().unwrap());
+    drop(done);
+    assert!(!watch.join().unwrap(), "not within 60 s: {}", outcome.1);
+    outcome
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -87,7 +107,7 @@ fn each_rank_is_told_its_place() {
     let world = World::training("places", TELL_PLACE);
     let mut train = world.train("--nproc-per-node 3");
     train.env("TORCHELASTIC_USE_AGENT_STORE", "True");
-    let (status, text) = ended(train.output().unwrap());
+    let (status, text) = finish(train.spawn().unwrap());
     assert_eq!((status, text.as_str()), (0, ""));
     let places = ["0 0 3 3 127.0.0.1 0", "1 1 3 3 127.0.0.1 0", "2 2 3 3 127.0.0.1 0"];
     assert_eq!(sorted(world.lines("places")), places);
@@ -115,7 +135,7 @@ fn machines_meet_and_share_the_ranks() {
     };
     let children = [1, 0].map(|node| world.train(&line(node)).spawn().unwrap());
     for child in children {
-        let (status, text) = ended(child.wait_with_output().unwrap());
+        let (status, text) = finish(child);
         assert_eq!(status, 0, "{text}");
     }
     let places: Vec<String> =
@@ -160,7 +180,7 @@ fn machines_that_differ_or_stay_away_are_named() {
     let children = [(0, 2), (1, 3)]
         .map(|(node, nproc)| world.train(&line(node, nproc, port)).spawn().unwrap());
     for child in children {
-        let (status, text) = ended(child.wait_with_output().unwrap());
+        let (status, text) = finish(child);
         assert_eq!(status, 2, "{text}");
         let expected = "machine 0 was started with --nproc-per-node 2 and machine 1 with 3";
         assert!(text.contains(expected), "{text}");
@@ -261,14 +281,12 @@ fn each_signal_reaches_each_worker_once() {
             signal(&format!("-{name}"), format!("-{}", child.id()));
             let expected = [name].repeat(count).join(" ");
             until("each has its signal", || (0..2).all(|rank| world.signals(rank) == expected));
+            thread::sleep(Duration::from_millis(100));
+            assert_eq!([0, 1].map(|rank| world.signals(rank)), [&*expected, &*expected]);
         }
-        let (status, text) = ended(child.wait_with_output().unwrap());
+        let (status, text) = finish(child);
         assert_eq!(status, 130, "{text}");
         assert!(!text.contains("error"), "{text}");
-        assert_eq!(
-            [0, 1].map(|rank| world.signals(rank)),
-            [[name, name].join(" "), [name, name].join(" ")]
-        );
     }
 }
 
@@ -285,7 +303,7 @@ fn workers_that_save_end_well() {
             // One process alone shares the terminal, which signals the whole group; it sends no SIGTERM.
             let group = if name == "INT" { "-" } else { "" };
             signal(&format!("-{name}"), format!("{group}{}", child.id()));
-            let (ended_with, text) = ended(child.wait_with_output().unwrap());
+            let (ended_with, text) = finish(child);
             assert_eq!(ended_with, status, "{name} {options}: {text}");
             assert!(!text.contains("restart") && !text.contains("error"), "{text}");
         }
@@ -298,7 +316,7 @@ fn a_save_that_fails_after_a_signal_is_shown() {
     let world = World::training("full-disk", &body);
     let child = world.start("--nproc-per-node 1 --max-restarts 3", 1);
     signal("-USR1", child.id().to_string());
-    let (status, text) = ended(child.wait_with_output().unwrap());
+    let (status, text) = finish(child);
     assert_eq!((status, last_line(&text)), (2, "[rank 0] the disk is full"), "{text}");
 }
 
@@ -313,7 +331,7 @@ fn the_ingest_makes_room_too() {
     );
     let child = world.start("--nproc-per-node 2", 1);
     signal("-USR1", child.id().to_string());
-    let (status, text) = ended(child.wait_with_output().unwrap());
+    let (status, text) = finish(child);
     assert_eq!(status, 0, "{text}");
     assert!(!world.lines("log").iter().any(|line| line.starts_with("dora-train train")));
 }
@@ -389,7 +407,7 @@ exit 2"#;
             format!("--nnodes 2 --node-rank {node} --rdzv-endpoint {endpoint} --max-restarts 2");
         world.train(&line).spawn().unwrap()
     });
-    let [first, second] = children.map(|child| ended(child.wait_with_output().unwrap()));
+    let [first, second] = children.map(finish);
     assert_eq!((first.0, second.0), (0, 0), "{}\n{}", first.1, second.1);
     assert!(first.1.contains("machine 1 failed; its own output says why"), "{}", first.1);
     assert!(second.1.contains("rank 1 was ended by signal 9"), "{}", second.1);
@@ -405,6 +423,31 @@ exit 2"#;
         assert_eq!(of_rank, ["0", "1"]);
     }
     assert_eq!(attempts[2][2], attempts[3][2]);
+}
+
+#[test]
+fn a_machine_whose_launcher_was_killed_may_come_back() {
+    let body = r#"echo "$RANK $TORCHELASTIC_RESTART_COUNT" >>"$WORLD/pids"
+[ $TORCHELASTIC_RESTART_COUNT = 0 ] || exit 0
+trap 'exit 143' TERM
+while [ -e "$WORLD/pids" ]; do sleep 0.02; done"#;
+    let world = World::training("come-back", body);
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let machine = |node: u64| {
+        let line =
+            format!("--nnodes 2 --node-rank {node} --rdzv-endpoint {endpoint} --max-restarts 1");
+        world.train(&line).spawn().unwrap()
+    };
+    let (first, mut killed) = (machine(0), machine(1));
+    until("both workers start", || world.lines("pids").len() == 2);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let (status, text) = finish(machine(1));
+    assert_eq!(status, 0, "{text}");
+    let (status, text) = finish(first);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("machine 1 failed") && text.contains("restart 1 of 1"), "{text}");
+    assert_eq!(sorted(world.lines("pids")), ["0 0", "0 1", "1 0", "1 1"]);
 }
 
 #[test]
@@ -428,7 +471,7 @@ exit $STATUS_0"#;
         });
         until("both workers start", || world.lines("pids").len() == 2);
         signal("-TERM", children[1].id().to_string());
-        let [first, second] = children.map(|child| ended(child.wait_with_output().unwrap()));
+        let [first, second] = children.map(finish);
         assert_eq!((first.0, second.0), (status_0, status_1), "{}\n{}", first.1, second.1);
         assert!(!second.1.contains("restart"), "{}", second.1);
         let refused = first.1.contains("no restart: another machine has ended for good");
