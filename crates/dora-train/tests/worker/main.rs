@@ -5,5 +5,6 @@ mod alone;
 mod curve;
 mod faults;
 mod hosts;
+mod launcher;
 mod several;
 mod workbench;
