@@ -224,14 +224,16 @@ fn an_interrupted_ingest_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("walk.mp4");
     video(&path, 400, 480, 360);
-    let stores = folder.path().join("stores");
-    let (output, stored) = kill_at(&stores, &path, 64, "-INT");
-    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(output.stdout.is_empty() && (64..400).contains(&stored));
-    let message =
-        format!("interrupted, {stored} frames are stored; run the same command again to go on");
-    assert!(stderr(&output).contains(&message), "{}", stderr(&output));
-    assert_eq!(open(&ingest(&stores, &path, &NONE)).len(), 400);
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let stores = folder.path().join(signal);
+        let (output, stored) = kill_at(&stores, &path, 64, signal);
+        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+        assert!(output.stdout.is_empty() && (64..400).contains(&stored));
+        let message =
+            format!("interrupted, {stored} frames are stored; run the same command again to go on");
+        assert!(stderr(&output).contains(&message), "{}", stderr(&output));
+        assert_eq!(open(&ingest(&stores, &path, &NONE)).len(), 400);
+    }
 }
 
 #[test]

@@ -15,6 +15,38 @@ const KILLS: usize = 20;
 const OFTEN: &[&str] = &["output.checkpoint_every=1 steps"];
 
 #[test]
+fn runs_asked_to_end_at_random_moments_end_as_if_never_asked() {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let bench = Workbench::new();
+    let began = SystemTime::now();
+    assert!(bench.start_ranks("whole", 2, OFTEN, |_, _| ()).wait(120).iter().all(|end| end.0 == 0));
+    let whole = began.elapsed().unwrap();
+    let mut asked = 0;
+    loop {
+        let mut ranks = bench.start_ranks("asked", 2, OFTEN, |_, _| ());
+        // From before the ranks have met to within the last save.
+        sleep(whole.mul_f64(rng.random_range(0.0..0.4)));
+        if asked == 8 || ranks.children[0].try_wait().unwrap().is_some() {
+            let ends = ranks.wait(120);
+            assert!(ends.iter().all(|(status, _)| *status == 0), "{ends:?}");
+            break;
+        }
+        asked += 1;
+        for rank in 0..2 {
+            ranks.signal(rank, "-TERM");
+        }
+        for (status, words) in ranks.wait(60) {
+            assert!([143, 0].contains(&status), "{status}: {words}");
+            assert!(!words.contains("panicked") && !words.contains("error"), "{words}");
+        }
+    }
+    println!("{asked} times asked");
+    bench.assert_same_end("whole", "asked");
+}
+
+#[test]
 fn ranks_killed_at_random_moments_end_as_if_never_killed() {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");

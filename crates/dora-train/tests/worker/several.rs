@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, process::Command, time::Instant};
 
 use crate::hosts::Hosts;
-use crate::workbench::{Ranks, Workbench, assert_refused, assert_trained};
+use crate::workbench::{Ranks, SmallDisk, Workbench, assert_refused, assert_trained};
 
 /// Long enough to be interrupted.
 const LONG: &str = "train.length=500 steps";
@@ -176,6 +176,20 @@ fn two_hosts_train_over_their_own_addresses() {
     });
     assert_all(ranks, 0);
     assert_eq!(figures(&bench, "run", "lr"), figures(&bench, "alone", "lr"));
+}
+
+#[test]
+fn a_disk_that_fills_in_a_save_ends_all_ranks_and_loses_no_checkpoint() {
+    let bench = Workbench::new();
+    let Some(disk) = SmallDisk::new(&bench) else { return };
+    let words = assert_all(bench.start_ranks("small/run", 2, &[], |_, _| ()), 2);
+    assert!(
+        words[0].contains("No space left") && words[0].contains("free some space"),
+        "{words:?}"
+    );
+    assert!(words[1].contains("rank 0 ended the run: cannot save a checkpoint"), "{words:?}");
+    assert_eq!(bench.checkpoints("small/run"), ["step-5"]);
+    disk.take_away();
 }
 
 #[test]

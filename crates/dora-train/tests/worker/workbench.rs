@@ -263,6 +263,28 @@ impl Ranks {
     }
 }
 
+/// A disk at `small` that has room for one checkpoint of the workbench's encoder, 87 MB, and no more.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, with the reason told, where this process may not mount one.
+    pub(crate) fn new(bench: &Workbench) -> Option<Self> {
+        let disk = Self(bench.path("small"));
+        fs::create_dir(&disk.0).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=140m", "tmpfs"]).arg(&disk.0);
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            return Some(disk);
+        }
+        println!("skipped: mounting a small file system needs rights that this process lacks");
+        None
+    }
+
+    pub(crate) fn take_away(self) {
+        assert!(Command::new("umount").arg(&self.0).status().unwrap().success());
+    }
+}
+
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
