@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What `dora-ingest ingest` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,7 +45,7 @@ pub struct Args {
 /// Ingests every input; prints each store's folder on stdout, everything else on stderr.
 ///
 /// An input that fails is reported and the others go on. The exit status is 0, 2 when an input
-/// failed, 130 when the user interrupted.
+/// failed, 128 + n when signal n interrupted.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let (Some(start_s), Some(end_s)) = (args.start, args.end) {
         anyhow::ensure!(
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.verbose && !inputs.iter().all(stored) {
         quiet::restart_silenced();
     }
-    let stop = stop_on_signals().context("cannot listen for Ctrl-C")?;
+    let (stop, signal) = stop_on_signals().context("cannot listen for Ctrl-C")?;
     std::fs::create_dir_all(&args.stores)
         .with_context(|| format!("cannot make the folder `{}`", args.stores.display()))?;
 
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     "{name}: interrupted, {frames} frames are stored; run the same command again \
                      to go on"
                 );
-                return Ok(ExitCode::from(130));
+                return Ok(ExitCode::from(128 + signal.load(Ordering::Relaxed) as u8));
             }
             Err(error) => {
                 failed = true;
@@ -106,15 +106,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
-/// A flag that Ctrl-C or SIGTERM sets; a second signal ends the process at once.
-fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// A flag that Ctrl-C or SIGTERM sets, and which of them it was; a second signal ends the process at
+/// once.
+fn stop_on_signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
+    let (stop, which) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag down, sets it, and only the next one acts.
-        flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
         flag::register(signal, Arc::clone(&stop))?;
     }
-    Ok(stop)
+    Ok((stop, which))
 }
 
 /// "90", "90.5", "1:30", "0:01:30.5" as seconds.
