@@ -14,9 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-
-use crate::process::{POLL, say};
+use crate::process::{POLL, fixable, say};
 
 /// Lines that are remembered.
 const LAST_LINES: usize = 20;
@@ -47,8 +45,12 @@ impl Output {
         log: &Path,
         title: &str,
     ) -> anyhow::Result<Self> {
-        let mut file =
-            open(log, title).with_context(|| format!("cannot write the log {}", log.display()))?;
+        let mut file = open(log, title).map_err(|error| {
+            let shown = log.display();
+            fixable(format!(
+                "cannot write the log {shown} ({error}); choose another folder with --run-dir"
+            ))
+        })?;
         let last = Arc::new(Mutex::new(VecDeque::new()));
         let is_shown = Arc::new(AtomicBool::new(true));
         let (remembered, shown, path) = (last.clone(), is_shown.clone(), log.to_owned());

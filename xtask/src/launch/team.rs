@@ -9,7 +9,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context;
 use rustix::process::Signal;
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
     worker::{Place, Worker},
 };
 use crate::{
-    process::{GRACE, POLL},
+    process::{GRACE, POLL, fixable},
     signals::{self, Hold},
 };
 
@@ -54,8 +53,12 @@ impl Team {
         run_dir: &Path,
     ) -> anyhow::Result<Self> {
         let mut team = Self { workers: Vec::new(), asked: 0, kill_at: None, _hold: Hold::new()? };
-        fs::create_dir_all(run_dir)
-            .with_context(|| format!("cannot make the run folder {}", run_dir.display()))?;
+        fs::create_dir_all(run_dir).map_err(|error| {
+            let shown = run_dir.display();
+            fixable(format!(
+                "cannot make the run folder {shown} ({error}); choose another with --run-dir"
+            ))
+        })?;
         let host = crew.endpoint.as_ref().map_or("127.0.0.1", |endpoint| &endpoint.host);
         for local_rank in 0..crew.nproc {
             let place = Place {

@@ -189,7 +189,7 @@ fn machines_that_differ_or_stay_away_are_named() {
 }
 
 #[test]
-fn wrong_options_are_refused_before_anything_starts() {
+fn what_cannot_be_is_refused_before_anything_starts() {
     let world = World::training("refused", "exit 0");
     for (line, expected) in [
         ("--nproc-per-node 0", "is neither a number from 1 to 1024 nor gpu or auto"),
@@ -202,6 +202,15 @@ fn wrong_options_are_refused_before_anything_starts() {
         assert!(text.contains(expected) && text.lines().count() == 1, "{text}");
     }
     assert!(world.lines("log").is_empty());
+
+    world.write("checkout/file", "");
+    let (status, text) = world.trained("--nproc-per-node 2 --run-dir file/run");
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("cannot make the run folder file/run"), "{text}");
+    fs::create_dir_all(world.path("checkout/run/rank-1.log")).unwrap();
+    let (status, text) = world.trained("--nproc-per-node 2 --run-dir run");
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("cannot write the log run/rank-1.log"), "{text}");
 }
 
 #[test]
