@@ -29,6 +29,9 @@ pub struct World {
     pub group: Option<Rc<ProcessGroup>>,
     /// Where they met, for as long as one of them may come to look.
     store: Option<TcpStore>,
+    /// Where what is settled before every step is exchanged: Gloo's time grows with the number of
+    /// ranks, NCCL's hardly.
+    device: Device,
     timeout: Duration,
 }
 
@@ -55,6 +58,7 @@ impl World {
             local_world_size: 1,
             group: None,
             store: None,
+            device: Device::Cpu,
             timeout: Duration::ZERO,
         }
     }
@@ -87,6 +91,7 @@ impl World {
         if let (Some(group), Some(store)) = (&mut self.group, &self.store) {
             let group = Rc::get_mut(group).expect("before the group is shared");
             group.add_nccl(store, index, self.timeout)?;
+            self.device = device;
         }
         Ok(())
     }
@@ -113,9 +118,8 @@ impl World {
     /// What `result` holds, if it is `Ok` on every rank; otherwise every rank fails with the first
     /// bad rank's reason.
     pub fn all_ok<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        let is_bad = flags(&[result.is_err()]);
-        self.all_reduce_max(&is_bad)?;
-        if is_bad.int64_value(&[0]) == 0 { result } else { Err(self.reason(result.err())) }
+        let [is_bad] = self.largest([i64::from(result.is_err())])?;
+        if is_bad == 0 { result } else { Err(self.reason(result.err())) }
     }
 
     /// What `work` gives on the first rank, which alone does it; the others get `None`. Fails on every
@@ -134,12 +138,12 @@ impl World {
         batch: anyhow::Result<T>,
         signal: Option<i32>,
     ) -> anyhow::Result<(T, Option<i32>)> {
-        let word = Tensor::from_slice(&[i64::from(batch.is_err()), i64::from(signal.unwrap_or(0))]);
-        self.all_reduce_max(&word)?;
-        if word.int64_value(&[0]) != 0 {
+        let own = [i64::from(batch.is_err()), i64::from(signal.unwrap_or(0))];
+        let [is_bad, signal] = self.largest(own)?;
+        if is_bad != 0 {
             return Err(self.reason(batch.err()));
         }
-        let signal = i32::try_from(word.int64_value(&[1])).ok().filter(|signal| *signal != 0);
+        let signal = i32::try_from(signal).ok().filter(|signal| *signal != 0);
         Ok((batch?, signal))
     }
 
@@ -160,8 +164,7 @@ impl World {
     pub fn broadcast_numbers<const N: usize>(&self, numbers: [i64; N]) -> anyhow::Result<[i64; N]> {
         let shared = Tensor::from_slice(&numbers);
         self.broadcast(&shared)?;
-        let shared = Vec::<i64>::try_from(shared).ok().and_then(|numbers| numbers.try_into().ok());
-        shared.context("the first rank sent something else")
+        numbers_of(&shared)
     }
 
     /// Gives every rank the first one's tensor, in place.
@@ -172,11 +175,12 @@ impl World {
         }
     }
 
-    fn all_reduce_max(&self, tensor: &Tensor) -> anyhow::Result<()> {
-        match &self.group {
-            Some(group) => group.all_reduce(tensor, ReduceOp::Max).map_err(unanswered),
-            None => Ok(()),
-        }
+    /// The largest of each of the ranks' numbers.
+    fn largest<const N: usize>(&self, numbers: [i64; N]) -> anyhow::Result<[i64; N]> {
+        let Some(group) = &self.group else { return Ok(numbers) };
+        let shared = Tensor::from_slice(&numbers).to_device(self.device);
+        group.all_reduce(&shared, ReduceOp::Max).map_err(unanswered)?;
+        numbers_of(&shared)
     }
 
     /// This rank's own error, or else the first one that another rank has.
@@ -285,6 +289,7 @@ impl Rendezvous {
             local_world_size: self.local_world_size,
             group: Some(Rc::new(group)),
             store: Some(store),
+            device: Device::Cpu,
             timeout,
         })
     }
@@ -311,8 +316,9 @@ fn own_address(host: &str, port: u16) -> anyhow::Result<String> {
     Ok(socket.local_addr().with_context(failed)?.ip().to_string())
 }
 
-fn flags(flags: &[bool]) -> Tensor {
-    Tensor::from_slice(&flags.iter().map(|flag| i64::from(*flag)).collect::<Vec<_>>())
+fn numbers_of<const N: usize>(shared: &Tensor) -> anyhow::Result<[i64; N]> {
+    let numbers = Vec::<i64>::try_from(shared).ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.context("the ranks exchanged something else than numbers")
 }
 
 fn first_line(text: &str) -> &str {
