@@ -1,10 +1,8 @@
 //! Where the launchers of several machines meet before each start, so that all start at the same time,
-//! with the same number of the attempt and at a port that is free; and how they tell each other that
-//! theirs has failed or has ended.
+//! with the same number of the attempt and at a port that is free.
 //!
 //! Machine 0 listens at the endpoint. The others greet it with a line that says who they are, and are
-//! answered once all have come. The connection then stays open, for a word when workers fail and one when
-//! a machine ends for good; a connection that closes without a word is that of a killed launcher.
+//! answered once all have come. The connections then stay open (`links`).
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -15,7 +13,10 @@ use std::{
 
 use anyhow::Context;
 
-use super::options::{Crew, Endpoint};
+use super::{
+    links::{Link, Links},
+    options::{Crew, Endpoint},
+};
 use crate::process::{fixable, say};
 
 /// How often to look whether somebody has come.
@@ -29,12 +30,6 @@ const MAX_LINE_BYTES: usize = 1000;
 
 /// The first word of a greeting: strangers do not know it.
 const HELLO: &str = "dora-launch-1";
-
-/// What a machine says whose workers have failed.
-const FAILED: u8 = b'f';
-
-/// What a machine says that will not start again.
-const ENDED: u8 = b'e';
 
 /// The place where machines meet.
 pub(crate) enum Meeting<'a> {
@@ -51,19 +46,6 @@ pub(crate) struct Settled {
     /// A free port of machine 0, for its first worker.
     pub(crate) master_port: u16,
     pub(crate) links: Links,
-}
-
-/// The connections to the other machines while their workers run.
-#[derive(Default)]
-pub(crate) struct Links {
-    links: Vec<Link>,
-    has_ended: bool,
-}
-
-struct Link {
-    node: u64,
-    stream: TcpStream,
-    has_failed: bool,
 }
 
 /// What a guest says of itself.
@@ -118,61 +100,6 @@ impl<'a> Meeting<'a> {
     }
 }
 
-impl Links {
-    fn new(links: Vec<Link>) -> anyhow::Result<Self> {
-        for link in &links {
-            link.stream.set_nonblocking(true).context("cannot read without waiting")?;
-        }
-        Ok(Self { links, has_ended: false })
-    }
-
-    /// Looks whether another machine has failed since the last look; gives its number.
-    pub(crate) fn failed(&mut self) -> Option<u64> {
-        let mut failed = None;
-        let has_ended = &mut self.has_ended;
-        self.links.retain_mut(|link| {
-            let mut word = [0];
-            let is_open = match link.stream.read(&mut word) {
-                Ok(1) if word == [ENDED] => {
-                    *has_ended = true;
-                    return false;
-                }
-                Ok(1) => true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                _ => false,
-            };
-            if !link.has_failed {
-                link.has_failed = true;
-                failed = failed.or(Some(link.node));
-            }
-            is_open
-        });
-        failed
-    }
-
-    /// Whether another machine has said that it will not start again.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.failed();
-        self.has_ended
-    }
-
-    /// Tells the others that workers have failed here.
-    pub(crate) fn say_failed(&mut self) {
-        self.say(FAILED);
-    }
-
-    /// Tells the others that this machine will not start again.
-    pub(crate) fn say_ended(&mut self) {
-        self.say(ENDED);
-    }
-
-    fn say(&mut self, word: u8) {
-        for link in &mut self.links {
-            let _ = link.stream.write_all(&[word]);
-        }
-    }
-}
-
 fn host(
     listener: &TcpListener,
     crew: &Crew,
@@ -220,7 +147,7 @@ fn gather(
             continue;
         }
         attempt = attempt.max(greeting.attempt);
-        guests.push(Link { node, stream, has_failed: false });
+        guests.push(Link::new(node, stream));
         if let Some(difference) = difference {
             return Err(fixable(difference));
         }
@@ -280,7 +207,7 @@ fn visit(
     match (numbers, line.strip_prefix("no ")) {
         (Some((attempt, master_port)), _) => {
             stream.set_read_timeout(None).context("cannot read without a limit")?;
-            let links = Links::new(vec![Link { node: 0, stream, has_failed: false }])?;
+            let links = Links::new(vec![Link::new(0, stream)])?;
             Ok(Settled { attempt, master_port, links })
         }
         (None, Some(refusal)) => Err(fixable(refusal)),
@@ -375,5 +302,23 @@ impl Greeting {
              the same options",
             other.node_rank
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_says_who_comes() {
+        let own = Greeting { node_rank: 0, nnodes: 3, nproc: 8, max_restarts: 2, attempt: 0 };
+        let guest = Greeting { node_rank: 2, attempt: 1, ..own };
+        let read = Greeting::parse(&guest.line()).unwrap();
+        assert_eq!((&read, own.difference(&read)), (&guest, None));
+        let other = Greeting { nnodes: 4, ..guest };
+        assert!(own.difference(&other).unwrap().contains("--nnodes 3 and machine 2 with 4"));
+        for line in ["", "GET / HTTP/1.1", "dora-launch-1 0 3 8 2 0", "dora-launch-1 3 3 8 2 0"] {
+            assert_eq!(Greeting::parse(line), None, "{line}");
+        }
     }
 }

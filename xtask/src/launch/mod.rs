@@ -4,6 +4,7 @@
 //! One process alone shares our terminal. Several have process groups of their own and pipes: every line
 //! goes through us, and every signal that comes to us is handed on to each of them once.
 
+mod links;
 mod meeting;
 mod options;
 mod output;
@@ -26,12 +27,7 @@ pub(crate) use options::{
     MAX_RESTARTS, NNODES, NODE_RANK, NPROC_PER_NODE, Plan, RDZV_ENDPOINT, RDZV_TIMEOUT,
 };
 
-use self::{
-    meeting::{Links, Meeting},
-    options::Crew,
-    team::Team,
-    worker::Worker,
-};
+use self::{links::Links, meeting::Meeting, options::Crew, team::Team, worker::Worker};
 use crate::{
     process::{self, Stop, ending, say, shell_status},
     signals,

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::{
     Culprit, Ended,
-    meeting::Links,
+    links::Links,
     options::Crew,
     wished_status,
     worker::{Place, Worker},
@@ -82,7 +82,7 @@ impl Team {
             self.hand_on_signals();
             let failed = self.first_failed()?;
             if first.is_none() {
-                first = failed.or_else(|| links.failed().map(First::Machine));
+                first = failed.or_else(|| self.failed_elsewhere(links));
                 if first.is_some() {
                     links.say_failed();
                     self.stop();
@@ -128,6 +128,12 @@ impl Team {
             }
         }
         Ok(to_blame(failed))
+    }
+
+    /// Looks for a failure on another machine. Once our workers were asked to end, theirs may lose them,
+    /// and what becomes of ours shows by itself.
+    fn failed_elsewhere(&self, links: &mut Links) -> Option<First> {
+        links.failed().filter(|_| self.asked == 0).map(First::Machine)
     }
 
     fn stop(&mut self) {
