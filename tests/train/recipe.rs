@@ -51,7 +51,7 @@ fn a_warm_up_that_outlasts_the_run_is_refused() {
     let error = |text: &str| {
         let recipe =
             parse("[train]\nlength = \"100 steps\"", &[text, "train.freeze_last_layer=0 steps"]);
-        Schedule::new(&recipe.unwrap(), 1000, 8).map(|_| ()).map_err(|error| error.to_string())
+        Schedule::new(&recipe.unwrap(), 1000.0, 8).map(|_| ()).map_err(|error| error.to_string())
     };
     assert!(error("train.lr_warmup=99 steps").is_ok());
     assert!(error("train.lr_warmup=1 epochs").unwrap_err().contains("lasts 1000 steps"));
@@ -73,7 +73,7 @@ fn every_problem_is_reported() {
 #[test]
 fn schedules_scale_with_clips_and_epochs() {
     let text = "[train]\nlr = 0.256\nlength = \"10 epochs\"\nlr_warmup = \"2 epochs\"";
-    let schedule = Schedule::new(&parse(text, &[]).unwrap(), 50, 8).unwrap();
+    let schedule = Schedule::new(&parse(text, &[]).unwrap(), 50.0, 8).unwrap();
     assert_eq!(schedule.total_steps, 500);
     assert!((schedule.at(100).lr - 0.008).abs() < 1e-12);
     assert_eq!(schedule.at(0).lr, 0.0);

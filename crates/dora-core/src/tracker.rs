@@ -78,9 +78,12 @@ pub fn discover_and_track(features: &ClipFeatures, spec: &TrackerSpec) -> Tracks
 /// Takes queries (before scaling) and keys `[B, H, S, E]` of one frame for each clip; makes no more
 /// of the attention than the rows it returns, `[B, K, N]` with `N = S - 1`.
 pub fn cls_attention(queries_BHSE: &Tensor, keys_BHSE: &Tensor, head_ids: &[i64]) -> Tensor {
-    let heads = Tensor::from_slice(head_ids).to_device(queries_BHSE.device());
-    let cls_BK1E = queries_BHSE.narrow(2, 0, 1).index_select(1, &heads);
-    let keys_BKSE = keys_BHSE.index_select(1, &heads);
+    // By host numbers: an index tensor would have to reach the device first, and the host to wait.
+    let drawn = |per_head: &Tensor| {
+        let heads: Vec<Tensor> = head_ids.iter().map(|head| per_head.select(1, *head)).collect();
+        Tensor::stack(&heads, 1)
+    };
+    let (cls_BK1E, keys_BKSE) = (drawn(&queries_BHSE.narrow(2, 0, 1)), drawn(keys_BHSE));
     let scale = (width(&cls_BK1E) as f64).sqrt().recip();
     let attn_BKS = (cls_BK1E * scale)
         .matmul(&keys_BKSE.transpose(-2, -1))

@@ -9,7 +9,7 @@ use std::{
 use dora_model::{StateDict, StateError};
 use dora_store::{
     FrameStore, IngestOptions, Source, atomic,
-    record::{self, Record, RecordError},
+    record::{self, Flaw, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,8 @@ pub struct State {
     pub position: Position,
     /// Processes that trained together.
     pub world_size: u64,
+    /// Whether it is kept for good.
+    pub is_kept: bool,
     /// The resolved recipe, as TOML.
     pub recipe: String,
     /// The precision that `auto` came to: it decides the numbers.
@@ -161,13 +163,8 @@ impl Checkpoints {
     }
 
     /// Saves the engine after `state.step` steps, then removes checkpoints that are neither among
-    /// the last two nor at a multiple of `keep_every_steps`. Returns the new folder.
-    pub fn save(
-        &self,
-        engine: &Engine,
-        mut state: State,
-        keep_every_steps: u64,
-    ) -> Result<PathBuf, CheckpointError> {
+    /// the last two nor kept for good. Returns the new folder.
+    pub fn save(&self, engine: &Engine, mut state: State) -> Result<PathBuf, CheckpointError> {
         let folder = self.folder_of(state.step);
         let io_failed =
             |source| CheckpointError::Io { doing: "save", path: folder.clone(), source };
@@ -183,19 +180,26 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&temporary);
         }
         written?;
-        self.prune(keep_every_steps);
+        self.prune();
         Ok(folder)
     }
 
     /// The newest checkpoint that is whole; `None` when there is none at all.
     ///
     /// # Errors
-    /// If there are checkpoints, but every one is damaged: the newest one's error.
+    /// If there are checkpoints, but every one is damaged: the newest one's error. If one is of another
+    /// version of this program.
     pub fn newest(&self) -> Result<Option<Found>, CheckpointError> {
         let mut damaged = Vec::new();
         for (_, folder) in self.list().into_iter().rev() {
             match verify(&folder) {
                 Ok(state) => return Ok(Some(Found { folder, state, damaged })),
+                Err(
+                    error @ CheckpointError::Record(RecordError::Flawed {
+                        source: Flaw::Version { .. },
+                        ..
+                    }),
+                ) => return Err(error),
                 Err(error) => damaged.push((folder, error)),
             }
         }
@@ -237,11 +241,13 @@ impl Checkpoints {
         Ok(record::write_file(&folder.join(STATE), state)?)
     }
 
-    fn prune(&self, keep_every_steps: u64) {
+    fn prune(&self) {
         let all = self.list();
         let old = all.len().saturating_sub(KEPT_LAST);
-        for (step, folder) in all.into_iter().take(old) {
-            if !step.is_multiple_of(keep_every_steps) {
+        for (_, folder) in all.into_iter().take(old) {
+            // One that cannot be read was not written by this version: not ours to remove.
+            let state = record::read_file::<State>(&folder.join(STATE));
+            if state.is_ok_and(|state| !state.is_kept) {
                 // What cannot be removed only takes space.
                 let _ = fs::remove_dir_all(folder);
             }
@@ -276,18 +282,26 @@ impl State {
         stores: Vec<StoreIdentity>,
     ) -> Result<Self, toml::ser::Error> {
         let precision = placement.precision();
-        let (step, position, recipe) = (0, Position::default(), recipe.to_toml()?);
-        Ok(Self { step, position, world_size, recipe, precision, stores, files: Vec::new() })
+        Ok(Self {
+            step: 0,
+            position: Position::default(),
+            world_size,
+            is_kept: false,
+            recipe: recipe.to_toml()?,
+            precision,
+            stores,
+            files: Vec::new(),
+        })
     }
 
     /// The state of the same run after `step` steps that have seen the data up to `position`.
-    pub fn after(&self, step: u64, position: Position) -> Self {
-        Self { step, position, ..self.clone() }
+    pub fn after(&self, step: u64, position: Position, is_kept: bool) -> Self {
+        Self { step, position, is_kept, ..self.clone() }
     }
 
-    /// A number that tells recipes and precisions apart.
+    /// A number that tells recipes apart.
     pub fn recipe_digest(&self) -> u64 {
-        u64::from(crc32fast::hash(format!("{}{}", self.recipe, self.precision).as_bytes()))
+        u64::from(crc32fast::hash(self.recipe.as_bytes()))
     }
 
     /// A number that tells the data apart, wherever a machine keeps it.

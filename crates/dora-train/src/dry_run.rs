@@ -29,11 +29,14 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     show(&describe(recipe, &placement))?;
 
     let mut engine = new_engine(recipe, &placement, &world)?;
-    let drawn = draws(recipe, 0, 0, placement.device);
     let scheduled = scheduled_at_height(recipe);
     let started = Instant::now();
     let views = synthetic_views(recipe, placement.device);
-    let output = engine.step(&views.global_VBTCHW, &views.local_LBTCHW, &drawn, &scheduled)?;
+    for batch in 0..recipe.train.gradient_accumulation_steps as u64 {
+        let draws = draws(recipe, 0, batch, placement.device);
+        engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, &scheduled)?;
+    }
+    let output = engine.update(&scheduled)?;
     let loss = output.loss.total.double_value(&[]);
     let step_s = started.elapsed().as_secs_f64();
     let mut lines = vec![format!(
@@ -53,6 +56,7 @@ fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
     let images = StepImages::new(recipe);
     let estimate = MemoryEstimate::new(recipe, &config, &weights, placement.autocast.is_some());
     let clips = recipe.train.clips;
+    let clips_per_step = (clips * recipe.train.gradient_accumulation_steps) as u64;
     let mut lines = vec![
         format!(
             "device      {:?}, {}, {} threads",
@@ -70,8 +74,8 @@ fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
             images.teacher, images.student_global, images.student_local
         ),
         format!(
-            "lr          {:.3e} at its height: {:e} x {clips} clips / 256",
-            scaled_lr(recipe, clips as u64),
+            "lr          {:.3e} at its height: {:e} x {clips_per_step} clips / 256",
+            scaled_lr(recipe, clips_per_step),
             recipe.train.lr
         ),
         format!(
@@ -83,7 +87,7 @@ fn describe(recipe: &Recipe, placement: &Placement) -> Vec<String> {
             gibibytes(estimate.views)
         ),
     ];
-    let warnings = lr_warning(recipe, clips as u64).into_iter();
+    let warnings = lr_warning(recipe, clips_per_step).into_iter();
     let warnings = warnings.chain(placement.warning().map(str::to_owned));
     lines.extend(warnings.map(|text| format!("warning     {text}")));
     lines

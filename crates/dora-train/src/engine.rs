@@ -153,6 +153,9 @@ struct Pending {
     trace: Vec<(&'static str, Tensor)>,
 }
 
+/// Stands for the bad tensor that another rank or an earlier batch had.
+const ELSEWHERE: &str = "one of another rank or batch";
+
 /// Scalars of [`Loss`]: how many.
 const FIGURES: i64 = 5;
 
@@ -173,7 +176,7 @@ impl Engine {
         let optimizer = AdamW::new(student.state());
         let scaler = (method.autocast == Some(AutocastDtype::Float16)).then(LossScaler::default);
         let ranks = group.map(|group| -> Result<_, TorchError> {
-            let reducer = Reducer::new(&group, &student.state().tensors(), BUCKET_BYTES)?;
+            let reducer = Reducer::new(&group, &in_ready_order(student.state()), BUCKET_BYTES)?;
             Ok(Ranks { group, reducer })
         });
         Ok(Self {
@@ -190,7 +193,8 @@ impl Engine {
         })
     }
 
-    /// One step on one batch: [`Engine::backward`], then [`Engine::update`].
+    /// One step on one batch: [`Engine::backward`], then [`Engine::update`]. Only for a method that
+    /// takes one batch a step.
     pub fn step(
         &mut self,
         global_VBTCHW: &Tensor,
@@ -265,10 +269,11 @@ impl Engine {
     /// A number is not finite on any rank, which all ranks find alike; a rank is gone.
     ///
     /// # Panics
-    /// Without a batch before it.
+    /// After more or fewer batches than `gradient_accumulation_steps`.
     pub fn update(&mut self, scheduled: &Scheduled) -> Result<StepOutput, StepError> {
         let Pending { batches, sums, tracks_V, trace } =
             self.pending.take().expect("an update after a batch");
+        assert_eq!(batches, self.method.gradient_accumulation_steps, "batches of a step");
         let mut terms = batches;
         if let Some(Ranks { group, .. }) = &self.ranks {
             group.all_reduce(&sums, ReduceOp::Sum)?;
@@ -286,7 +291,7 @@ impl Engine {
 
         let grad_norms = self.clip_gradients()?;
         self.laps.end("clip");
-        // The one time in a step that the host waits for the device.
+        // Here the host waits for the device: what follows depends on it.
         let are_finite = Vec::<bool>::try_from(Tensor::stack(
             &[loss.total.isfinite(), grad_norms.isfinite().all()],
             0,
@@ -302,8 +307,10 @@ impl Engine {
         }
         if !(loss_is_finite && grads_are_finite) {
             let error = self.non_finite(loss_is_finite, &grad_norms, &trace);
-            self.capture =
-                Some(trace.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect());
+            let is_elsewhere =
+                matches!(&error, StepError::NonFinite { tensor, .. } if tensor == ELSEWHERE);
+            let captured = trace.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
+            self.capture = (!is_elsewhere).then(|| captured.collect());
             clear_grads(&self.student.state().tensors())?;
             return Err(error);
         }
@@ -441,7 +448,7 @@ impl Engine {
         } else {
             let made = trace.iter().map(|(name, tensor)| (*name, tensor));
             let first = params.by_ref().chain(made).find(|(_, tensor)| !is_finite(tensor));
-            ("loss", first.map_or("loss of another rank or batch", |(name, _)| name))
+            ("loss", first.map_or(ELSEWHERE, |(name, _)| name))
         };
         StepError::NonFinite { what, tensor: tensor.to_owned() }
     }
@@ -470,7 +477,7 @@ impl Engine {
         let mut state = self.optimizer.state();
         state.insert("center", self.center_1D.shallow_clone());
         if let Some(scaler) = &self.scaler {
-            state.insert("loss_scale", scaler.state());
+            state.insert("loss_scale", scaler.state().shallow_clone());
         }
         state
     }
@@ -511,14 +518,31 @@ impl Engine {
     ) -> Result<(), StateError> {
         self.student.state().assign(student)?;
         self.teacher.state().assign(teacher)?;
-        self.optimizer.load(training)?;
-        if let Some(scaler) = &mut self.scaler {
-            scaler.load(&training.get("loss_scale")?);
-        }
-        let mut center = StateDict::default();
-        center.insert("center", self.center_1D.shallow_clone());
-        center.assign(training)
+        self.training_state().assign(training)
     }
+}
+
+/// Parameters in about the order in which backward finishes their gradients, so that full buckets are
+/// reduced early. Buckets are never laid out anew: how sums round would depend on how long a process
+/// has run.
+fn in_ready_order(state: &StateDict) -> Vec<&Tensor> {
+    let place = |name: &str| -> i64 {
+        let number = |text: &str| text.split('.').next().and_then(|text| text.parse().ok());
+        if let Some(rest) = name.strip_prefix("backbone.blocks.") {
+            -number(rest).unwrap_or(0)
+        } else if let Some(rest) = name.strip_prefix("head.mlp.") {
+            -1_000_000 - number(rest).unwrap_or(0)
+        } else if name.starts_with("head.") {
+            -3_000_000
+        } else if name.starts_with("backbone.norm.") {
+            -1_000_000 + 1
+        } else {
+            1
+        }
+    };
+    let mut params: Vec<(&str, &Tensor)> = state.iter().collect();
+    params.sort_by_key(|(name, _)| place(name));
+    params.into_iter().map(|(_, tensor)| tensor).collect()
 }
 
 fn leading_dims(views_VBTCHW: &Tensor) -> (i64, i64, i64) {

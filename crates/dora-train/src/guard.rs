@@ -8,9 +8,7 @@ use std::{
 use anyhow::anyhow;
 
 /// Runs `body`; a panic about memory becomes an error, any other goes on.
-pub(crate) fn without_memory_panics<T>(
-    body: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+pub fn without_memory_panics<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     static SHORT_OF_MEMORY: Mutex<Option<String>> = Mutex::new(None);
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| match memory_message(info) {
@@ -19,18 +17,30 @@ pub(crate) fn without_memory_panics<T>(
     }));
     panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         match SHORT_OF_MEMORY.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            Some(message) => Err(anyhow!(
-                "not enough memory: {message}; lower `train.clips` or the sizes of the model, \
-                 `--dry-run` estimates what a step takes"
-            )),
+            Some(message) => Err(short_of_memory(&message)),
             None => panic::resume_unwind(payload),
         }
     })
 }
 
-/// What libtorch says of memory, as one line without its backtrace.
+/// The error for a text of libtorch that speaks of memory.
+pub(crate) fn memory_error(text: &str) -> Option<anyhow::Error> {
+    memory_words(text).map(|message| short_of_memory(&message))
+}
+
+fn short_of_memory(message: &str) -> anyhow::Error {
+    anyhow!(
+        "not enough memory: {message}; lower `train.clips` or the sizes of the model, `--dry-run` \
+         estimates what a step takes"
+    )
+}
+
 fn memory_message(info: &PanicHookInfo<'_>) -> Option<String> {
-    let text = info.payload().downcast_ref::<String>()?;
+    memory_words(info.payload().downcast_ref::<String>()?)
+}
+
+/// What libtorch says of memory, as one line without its backtrace.
+fn memory_words(text: &str) -> Option<String> {
     let start = ["DefaultCPUAllocator", "CUDA out of memory", "out of memory"]
         .iter()
         .find_map(|mark| text.find(mark))?;

@@ -26,7 +26,7 @@ impl Laps {
         if let Some(running) = &self.0 {
             let mut running = running.borrow_mut();
             running.device = device;
-            running.wait();
+            wait_for(device);
             running.last = Instant::now();
         }
     }
@@ -35,7 +35,7 @@ impl Laps {
     pub(crate) fn end(&self, part: &'static str) {
         let Some(running) = &self.0 else { return };
         let mut running = running.borrow_mut();
-        running.wait();
+        wait_for(running.device);
         let seconds = running.last.elapsed().as_secs_f64();
         running.last = Instant::now();
         match running.parts.iter_mut().find(|(name, _)| *name == part) {
@@ -53,10 +53,9 @@ impl Laps {
     }
 }
 
-impl Running {
-    fn wait(&self) {
-        if let Device::Cuda(index) = self.device {
-            Cuda::synchronize(index as i64);
-        }
+/// Returns once the device has done all it was given.
+pub(crate) fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
     }
 }

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod dry_run;
 pub mod engine;
+pub mod guard;
 pub mod interrupt;
 mod laps;
 pub mod memory;

@@ -1,9 +1,7 @@
-//! The worker: checks a recipe, or trains on frame stores as one process on one device, alone or with
-//! others.
+//! The worker: trains on frame stores as one process on one device, alone or with others; also checks
+//! recipes and measures steps.
 
 mod bench_args;
-mod guard;
-
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,7 +12,7 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use dora_train::{
     bench::bench_step,
-    dry_run,
+    dry_run, guard,
     plan::Placement,
     recipe::Recipe,
     run::{self, Ended},
@@ -84,7 +82,6 @@ struct RecipeArgs {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    torch_ext::keep_freed_memory();
     match guard::without_memory_panics(|| start(command)) {
         Ok(code) => code,
         Err(error) => {
@@ -119,10 +116,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             }
             let mut world = World::join(Duration::from_secs(timeout_s))?;
             world.divide_cores();
-            let placement =
-                world.all_ok(Placement::new(&recipe, &world).map_err(anyhow::Error::new))?;
-            let reached = world.use_device(placement.device);
-            world.all_ok(reached)?;
+            let placement = world.take_place(&recipe)?;
             Ok(report(&run::train(&recipe, &placement, &stores, &run_dir, &world)?, &run_dir))
         }
     }

@@ -27,7 +27,7 @@ pub enum PlanError {
     NoCuda,
     /// More processes on this machine than GPUs.
     #[error(
-        "rank {local_rank} of this machine has no GPU, since there are {gpus}: start {gpus} processes here (`--nproc-per-node {gpus}`), or train on the CPU (`train.device=cpu`)"
+        "rank {local_rank} of this machine has no GPU, since there are {gpus}: start {gpus} processes here (`--nproc-per-node {gpus}`), let each see all GPUs (SLURM: `--gpus-per-node`, not per task), or train on the CPU (`train.device=cpu`)"
     )]
     TooFewGpus {
         /// The process's number on this machine.
@@ -178,7 +178,8 @@ impl StepImages {
     }
 }
 
-/// The draws of a batch, numbered from the run's beginning: a function of seed, rank and number alone.
+/// The draws of a batch, numbered from the run's beginning at the present number of ranks: a function of
+/// seed, rank and number alone.
 pub fn draws(recipe: &Recipe, rank: u64, batch: u64, device: Device) -> Draws {
     let seed = recipe.train.seed;
     let mut head_ids: Vec<i64> = (0..recipe.model.arch.heads()).collect();

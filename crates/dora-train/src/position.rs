@@ -23,10 +23,9 @@ pub struct Position {
 }
 
 impl Pace {
-    /// Steps in an epoch, at least 1; what is left of an epoch belongs to the step that ends in the
-    /// next.
-    pub fn steps_per_epoch(self) -> u64 {
-        (self.batches_per_epoch / self.batches_per_step).max(1)
+    /// Steps in an epoch, not necessarily a whole number: a step may end in the next.
+    pub fn steps_per_epoch(self) -> f64 {
+        self.batches_per_epoch as f64 / self.batches_per_step as f64
     }
 
     /// Clips in a step of all processes.
@@ -34,19 +33,18 @@ impl Pace {
         self.clips_per_batch * self.batches_per_step
     }
 
-    /// What has been seen after `steps` steps at this pace.
-    pub fn position(self, steps: u64) -> Position {
-        let batches = steps * self.batches_per_step;
+    /// What has been seen after so many batches at this pace.
+    pub fn position(self, batches: u64) -> Position {
         Position {
             epoch: batches / self.batches_per_epoch,
             clips: batches % self.batches_per_epoch * self.clips_per_batch,
         }
     }
 
-    /// The steps that lead to a position at this pace. Where no step ends there, since it was
-    /// reached at another pace, the next that does: at most a step's clips are left out.
-    pub fn steps_to(self, position: Position) -> u64 {
+    /// The batches that lead to a position at this pace. Where none ends there, since it was reached at
+    /// another pace, up to the next that does: less than a batch of clips is left out.
+    pub fn batches_to(self, position: Position) -> u64 {
         let in_epoch = position.clips.div_ceil(self.clips_per_batch).min(self.batches_per_epoch);
-        (position.epoch * self.batches_per_epoch + in_epoch).div_ceil(self.batches_per_step)
+        position.epoch * self.batches_per_epoch + in_epoch
     }
 }

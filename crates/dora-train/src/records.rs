@@ -15,7 +15,7 @@ use crate::{
     checkpoint::{Checkpoints, State},
     engine::{Engine, StepOutput},
     metrics::{MetricsFile, StepMetrics},
-    position::{Pace, Position},
+    position::Position,
     progress::Progress,
     recipe::Recipe,
     run_folder::RunFolder,
@@ -46,7 +46,6 @@ pub(crate) struct Records {
     metrics: MetricsFile,
     progress: Progress,
     alarm: CollapseAlarm,
-    keep_every: u64,
 }
 
 impl Opened {
@@ -69,7 +68,6 @@ impl Opened {
         self,
         recipe: &Recipe,
         schedule: &Schedule,
-        pace: Pace,
         last_step: u64,
     ) -> anyhow::Result<Records> {
         let Self { folder, checkpoints, start, step, .. } = self;
@@ -81,7 +79,6 @@ impl Opened {
             metrics,
             progress: Progress::new(step, last_step),
             alarm: CollapseAlarm::new(recipe.model.out_dim, first_watched, last_step),
-            keep_every: recipe.output.keep_every.steps(pace.steps_per_epoch()),
             folder,
             checkpoints,
             start,
@@ -125,17 +122,23 @@ impl Records {
         }
     }
 
-    /// Saves the engine after `step` steps.
+    /// Saves the engine after `step` steps; for good if `is_kept`.
     pub(crate) fn save(
         &self,
         engine: &Engine,
         step: u64,
         position: Position,
+        is_kept: bool,
     ) -> anyhow::Result<PathBuf> {
-        let state = self.start.after(step, position);
-        self.checkpoints.save(engine, state, self.keep_every).with_context(|| {
+        let state = self.start.after(step, position, is_kept);
+        self.checkpoints.save(engine, state).with_context(|| {
             format!("cannot save a checkpoint; what was saved before is whole: {ROOM}")
         })
+    }
+
+    /// Where the checkpoint after `step` steps lies.
+    pub(crate) fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints.folder_of(step)
     }
 
     /// Takes the progress bar away.
@@ -151,7 +154,7 @@ fn resume(
     engine: &mut Engine,
 ) -> anyhow::Result<(u64, Position)> {
     let found = checkpoints.newest().context(
-        "every checkpoint of this run is damaged: `--fresh` puts the run aside and starts anew",
+        "no checkpoint of this run can be used: `--fresh` puts the run aside and starts anew",
     )?;
     let Some(found) = found else { return Ok((0, Position::default())) };
     let shown = found.folder.display();

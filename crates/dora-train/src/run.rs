@@ -16,10 +16,12 @@ use dora_data::{
 use dora_model::{Network, StateDict};
 use dora_store::FrameStore;
 use tch::{Device, Kind};
+use torch_ext::keep_freed_memory;
 
 use crate::{
     checkpoint::{State, StoreIdentity},
-    engine::{Engine, StepError, StepOutput},
+    engine::{Engine, Scheduled, StepError, StepOutput},
+    guard::memory_error,
     interrupt::Interrupt,
     metrics::{StepMetrics, Timing},
     plan::{Placement, StepImages, draws, method, network_config},
@@ -27,7 +29,8 @@ use crate::{
     recipe::Recipe,
     records::{Opened, Records},
     schedule::{Schedule, lr_warning},
-    world::{World, lost},
+    span::Span,
+    world::{Settled, World, first_line, lost},
 };
 
 /// How a run ended.
@@ -52,6 +55,7 @@ pub fn train(
     run_dir: &Path,
     world: &World,
 ) -> anyhow::Result<Ended> {
+    let interrupt = world.all_ok(Interrupt::listen().context("cannot listen for signals"))?;
     let Prepared { sampler, loader_spec, pace, schedule, start } =
         world.all_ok(prepare(recipe, placement, stores, world))?;
     world.check_same("another recipe", start.recipe_digest())?;
@@ -60,8 +64,11 @@ pub fn train(
     let mut engine = world.all_ok(new_engine(recipe, placement, world))?;
     let opened = world.on_first(|| Opened::new(run_dir, start, &mut engine))?;
     let (step, position) = share_start(world, opened.as_ref(), &engine)?;
-    // Steps on the schedule; another number than `step` once the number of processes has changed.
-    let at = pace.steps_to(position);
+    let batches = pace.batches_to(position);
+    let at = match recipe.train.length {
+        Span::Steps(_) => step,
+        Span::Epochs(_) => batches.div_ceil(pace.batches_per_step),
+    };
     let last_step = step + schedule.total_steps.saturating_sub(at);
     if at >= schedule.total_steps {
         if world.is_first() {
@@ -70,17 +77,26 @@ pub fn train(
         let checkpoint = opened.map(|opened| opened.checkpoint());
         return Ok(Ended { step, last_step, checkpoint, signal: None });
     }
-    let records = opened.map(|opened| opened.begin(recipe, &schedule, pace, last_step));
+    let records = opened.map(|opened| opened.begin(recipe, &schedule, last_step));
     let mut records = world.all_ok(records.transpose())?;
-    let first_batch = at * pace.batches_per_step;
-    let loader = Loader::new(sampler, loader_spec, first_batch).context("cannot load clips");
+    let loader = Loader::new(sampler, loader_spec, batches).context("cannot load clips");
     let loader = world.all_ok(loader)?;
-    let interrupt = world.all_ok(Interrupt::listen().context("cannot listen for signals"))?;
 
-    let device = placement.device;
-    let mut run =
-        Run { recipe, world, device, schedule, pace, engine, loader, interrupt, step, at };
-    let outcome = run.finish(&mut records, last_step);
+    let mut run = Run {
+        recipe,
+        world,
+        device: placement.device,
+        schedule,
+        pace,
+        engine,
+        loader,
+        interrupt,
+        step,
+        at,
+        batches,
+        saved_step: Some(step).filter(|step| *step > 0),
+    };
+    let outcome = run.finish(&mut records);
     if let Some(records) = &records {
         records.end();
     }
@@ -91,6 +107,9 @@ pub fn train(
 
 /// The engine of a recipe with its first weights, a function of the seed.
 pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyhow::Result<Engine> {
+    if placement.device == Device::Cpu {
+        keep_freed_memory();
+    }
     let config = network_config(recipe);
     let weights = Network::init(&config, &mut stream(recipe.train.seed, "weights", &[]));
     let method = method(recipe, placement);
@@ -110,8 +129,13 @@ struct Run<'a> {
     interrupt: Interrupt,
     /// Steps taken since the run's beginning.
     step: u64,
-    /// Steps taken on the schedule.
+    /// Steps taken on the schedule: others than `step` where epochs have another number of steps since
+    /// the number of processes has changed.
     at: u64,
+    /// Batches of the data, at the present pace, that have been seen.
+    batches: u64,
+    /// The step after which a checkpoint was saved last.
+    saved_step: Option<u64>,
 }
 
 /// What happened at a step's place.
@@ -122,16 +146,10 @@ enum Turn {
 
 impl Run<'_> {
     /// Steps until the schedule ends or a signal comes, which is given back.
-    fn finish(
-        &mut self,
-        records: &mut Option<Records>,
-        last_step: u64,
-    ) -> anyhow::Result<Option<i32>> {
-        let steps_per_epoch = self.pace.steps_per_epoch();
+    fn finish(&mut self, records: &mut Option<Records>) -> anyhow::Result<Option<i32>> {
         let output = &self.recipe.output;
-        let [checkpoint_every, keep_every, tracks_every] =
-            [output.checkpoint_every, output.keep_every, output.tracks_every]
-                .map(|span| span.steps(steps_per_epoch));
+        let [checkpoint_every, tracks_every] = [output.checkpoint_every, output.tracks_every]
+            .map(|span| span.steps(self.pace.steps_per_epoch()));
         let batches = self.pace.batches_per_step * self.world.share.world_size;
         let images = StepImages::new(self.recipe).total() * batches as i64;
         // What could not be recorded ends the run on every rank, before the next step.
@@ -139,26 +157,26 @@ impl Run<'_> {
         while self.at < self.schedule.total_steps {
             let started = Instant::now();
             let scheduled = self.schedule.at(self.at);
-            let (output, last_batch, data_s) = match self.turn(recorded)? {
+            let (output, last_batch, data_s) = match self.turn(recorded, &scheduled)? {
                 Turn::Taken { output, last_batch, data_s } => (output, last_batch, data_s),
                 Turn::Stopped { signal } => return Ok(Some(signal)),
             };
             recorded = Ok(());
             (self.step, self.at) = (self.step + 1, self.at + 1);
-            let (step, is_last) = (self.step, self.step == last_step);
+            self.batches += self.pace.batches_per_step;
+            let is_last = self.at == self.schedule.total_steps;
             if let Some(records) = records {
-                let epoch = self.at as f64 / steps_per_epoch as f64;
+                let epoch = self.batches as f64 / self.pace.batches_per_epoch as f64;
                 let timing = Timing { step_s: started.elapsed().as_secs_f64(), data_s, images };
                 let metrics =
-                    StepMetrics::new(&output, &self.engine, &scheduled, (step, epoch), timing);
+                    StepMetrics::new(&output, &self.engine, &scheduled, (self.step, epoch), timing);
                 recorded = records.step(&metrics);
-                let is_due = step.is_multiple_of(tracks_every) || is_last || step == 1;
+                let is_due = self.at.is_multiple_of(tracks_every) || is_last || self.step == 1;
                 if is_due && !output.tracks_V.is_empty() {
-                    records.tracks(&last_batch, self.recipe, &output, step);
+                    records.tracks(&last_batch, self.recipe, &output, self.step);
                 }
             }
-            let is_due = step.is_multiple_of(checkpoint_every) || step.is_multiple_of(keep_every);
-            if is_due && !is_last {
+            if (self.at.is_multiple_of(checkpoint_every) || self.is_kept()) && !is_last {
                 self.save(records.as_ref())?;
             }
         }
@@ -168,38 +186,63 @@ impl Run<'_> {
 
     /// One step: its batches, their gradients, the update. Every rank stops before it if one got a
     /// signal, and fails if one has no batch or could not record the step before.
-    fn turn(&mut self, recorded: anyhow::Result<()>) -> anyhow::Result<Turn> {
-        let (recipe, device) = (self.recipe, self.device);
-        let scheduled = self.schedule.at(self.at);
-        let (mut ready, mut data_s) = (recorded, 0.0);
-        for index in 0..self.pace.batches_per_step {
-            let batch = ready.and_then(|()| Ok(self.loader.next()?));
-            let (batch, signal) = self.world.agree(batch, self.interrupt.caught())?;
-            if let Some(signal) = signal.filter(|_| index == 0) {
-                return Ok(Turn::Stopped { signal });
-            }
-            data_s += batch.waited_s;
-            let sample_ids = batch.sample_ids();
-            let keys =
-                ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
-            let views = views(&batch.frames_BTCHW, &recipe.views, keys, device);
-            let number = self.step * self.pace.batches_per_step + index;
-            let draws = draws(recipe, self.world.share.rank, number, device);
-            self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, &scheduled)?;
-            if index + 1 == self.pace.batches_per_step {
-                let output = self.engine.update(&scheduled)?;
-                return Ok(Turn::Taken { output, last_batch: batch, data_s });
-            }
-            ready = Ok(());
+    fn turn(
+        &mut self,
+        recorded: anyhow::Result<()>,
+        scheduled: &Scheduled,
+    ) -> anyhow::Result<Turn> {
+        let first = recorded.and_then(|()| Ok(self.loader.next()?));
+        let (mut batch, signal) = self.world.agree(first, self.interrupt.caught())?;
+        if let Some(signal) = signal {
+            return Ok(Turn::Stopped { signal });
         }
-        bail!("a step has at least one batch")
+        let mut data_s = batch.waited_s;
+        self.learn_from(&batch, 0, scheduled)?;
+        for index in 1..self.pace.batches_per_step {
+            let next = self.loader.next().map_err(anyhow::Error::new);
+            (batch, _) = self.world.agree(next, None)?;
+            data_s += batch.waited_s;
+            self.learn_from(&batch, index, scheduled)?;
+        }
+        let output = self.engine.update(scheduled)?;
+        Ok(Turn::Taken { output, last_batch: batch, data_s })
     }
 
-    /// Saves on the first rank, and fails on every rank if it cannot.
-    fn save(&self, records: Option<&Records>) -> anyhow::Result<Option<PathBuf>> {
-        let position = self.pace.position(self.at);
-        let saved = records.map(|records| records.save(&self.engine, self.step, position));
-        self.world.all_ok(saved.transpose())
+    /// Adds to the gradients what the batch of this index in its step teaches.
+    fn learn_from(
+        &mut self,
+        batch: &ClipBatch,
+        index: u64,
+        scheduled: &Scheduled,
+    ) -> Result<(), StepError> {
+        let (recipe, sample_ids) = (self.recipe, batch.sample_ids());
+        let keys =
+            ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
+        let views = views(&batch.frames_BTCHW, &recipe.views, keys, self.device);
+        let draws = draws(recipe, self.world.share.rank, self.batches + index, self.device);
+        self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, scheduled)
+    }
+
+    /// Whether the checkpoint after the last step is kept for good.
+    fn is_kept(&self) -> bool {
+        let keep_every = self.recipe.output.keep_every.steps(self.pace.steps_per_epoch());
+        self.at.is_multiple_of(keep_every)
+    }
+
+    /// Saves on the first rank unless that is done, and fails on every rank if it cannot.
+    fn save(&mut self, records: Option<&Records>) -> anyhow::Result<Option<PathBuf>> {
+        if self.saved_step == Some(self.step) {
+            return Ok(records.map(|records| records.checkpoint(self.step)));
+        }
+        let saved = records.map(|records| self.save_here(records)).transpose();
+        let saved = self.world.all_ok(saved)?;
+        self.saved_step = Some(self.step);
+        Ok(saved)
+    }
+
+    fn save_here(&self, records: &Records) -> anyhow::Result<PathBuf> {
+        let position = self.pace.position(self.batches);
+        records.save(&self.engine, self.step, position, self.is_kept())
     }
 
     /// The error that ends a run. The steps since the last checkpoint are worth keeping, unless a
@@ -216,16 +259,24 @@ impl Run<'_> {
                 let path = capture_path(run_dir, failed_step, self.world);
                 return stopped(&error, self.engine.take_capture(), failed_step, &path);
             }
-            Ok(error) if self.world.group.is_some() => lost(&error.to_string()),
-            Ok(error) => anyhow::Error::new(error).context(format!("step {failed_step} failed")),
+            Ok(error) => match memory_error(&error.to_string()) {
+                Some(short_of_memory) => short_of_memory,
+                None if self.world.group.is_some() => lost(&error.to_string()),
+                None => anyhow!("step {failed_step} failed: {}", first_line(&error.to_string())),
+            },
             Err(error) => error,
         };
-        let position = self.pace.position(self.at);
-        match records.map(|records| records.save(&self.engine, self.step, position)) {
-            Some(Ok(saved)) => {
+        // Where all know of the error, all wait for the save; otherwise a rank may be gone.
+        let saved = if error.is::<Settled>() {
+            self.save(records)
+        } else {
+            records.map(|records| self.save_here(records)).transpose()
+        };
+        match saved {
+            Ok(Some(saved)) => {
                 error.context(format!("the run ended early, saved in {}", saved.display()))
             }
-            Some(Err(_)) | None => error,
+            Ok(None) | Err(_) => error,
         }
     }
 }

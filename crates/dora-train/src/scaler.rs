@@ -6,52 +6,51 @@ use tch::Tensor;
 const START: f64 = 65536.0;
 const GROWTH: f64 = 2.0;
 const BACKOFF: f64 = 0.5;
-const GROWTH_INTERVAL: u32 = 2000;
+const GROWTH_INTERVAL: f64 = 2000.0;
 /// Below this, the gradients do not overflow because of the factor.
 const SMALLEST: f64 = 1.0;
 
 /// A factor that halves when gradients overflow and doubles when they have not for long.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct LossScaler {
-    scale: f64,
-    good_steps: u32,
+    /// Factor and good steps since it changed, as a checkpoint keeps them and ranks share them.
+    state: Tensor,
 }
 
 impl Default for LossScaler {
     fn default() -> Self {
-        Self { scale: START, good_steps: 0 }
+        Self { state: Tensor::from_slice(&[START, 0.0]) }
     }
 }
 
 impl LossScaler {
     /// The factor now.
     pub fn scale(&self) -> f64 {
-        self.scale
+        self.state.double_value(&[0])
     }
 
     /// Takes note of a step; returns whether it is to be skipped and its gradients forgotten: they
     /// overflowed, and a smaller factor may help.
     pub fn update(&mut self, overflowed: bool) -> bool {
+        let (scale, good_steps) = (self.scale(), self.state.double_value(&[1]) + 1.0);
         if overflowed {
-            let can_shrink = self.scale > SMALLEST;
-            (self.scale, self.good_steps) = (self.scale * BACKOFF, 0);
-            return can_shrink;
+            self.set(scale * BACKOFF, 0.0);
+            return scale > SMALLEST;
         }
-        self.good_steps += 1;
-        if self.good_steps == GROWTH_INTERVAL {
-            (self.scale, self.good_steps) = (self.scale * GROWTH, 0);
+        if good_steps == GROWTH_INTERVAL {
+            self.set(scale * GROWTH, 0.0);
+        } else {
+            self.set(scale, good_steps);
         }
         false
     }
 
-    /// Factor and good steps as one tensor of float64.
-    pub(crate) fn state(&self) -> Tensor {
-        Tensor::from_slice(&[self.scale, f64::from(self.good_steps)])
+    /// Factor and good steps, `[2]` in float64 on the CPU; storage is shared.
+    pub(crate) fn state(&self) -> &Tensor {
+        &self.state
     }
 
-    /// Takes over what [`LossScaler::state`] gave.
-    pub(crate) fn load(&mut self, state: &Tensor) {
-        self.scale = state.double_value(&[0]);
-        self.good_steps = state.double_value(&[1]) as u32;
+    fn set(&mut self, scale: f64, good_steps: f64) {
+        self.state.copy_(&Tensor::from_slice(&[scale, good_steps]));
     }
 }

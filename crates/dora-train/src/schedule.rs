@@ -42,7 +42,7 @@ impl Schedule {
     /// If the run is over before the learning rate is at its height or the last layer learns.
     pub fn new(
         recipe: &Recipe,
-        steps_per_epoch: u64,
+        steps_per_epoch: f64,
         clips_per_step: u64,
     ) -> Result<Self, ScheduleError> {
         let (train, method) = (&recipe.train, &recipe.method);

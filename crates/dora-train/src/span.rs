@@ -15,11 +15,11 @@ pub enum Span {
 
 impl Span {
     /// Its length in steps, rounded; at least 1 where it is positive.
-    pub fn steps(self, steps_per_epoch: u64) -> u64 {
+    pub fn steps(self, steps_per_epoch: f64) -> u64 {
         match self {
             Self::Steps(steps) => steps,
             Self::Epochs(epochs) if epochs > 0.0 => {
-                ((epochs * steps_per_epoch as f64).round() as u64).max(1)
+                ((epochs * steps_per_epoch).round() as u64).max(1)
             }
             Self::Epochs(_) => 0,
         }

@@ -3,15 +3,17 @@
 
 use std::{
     env,
-    net::{ToSocketAddrs, UdpSocket},
+    net::{IpAddr, ToSocketAddrs, UdpSocket},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::sampler::Share;
 use tch::{Device, Tensor};
 use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError, cuda_set_device};
+
+use crate::{plan::Placement, recipe::Recipe};
 
 /// Bytes of an error's text that the other ranks get to see.
 const MESSAGE_BYTES: usize = 1000;
@@ -34,6 +36,11 @@ pub struct World {
     device: Device,
     timeout: Duration,
 }
+
+/// An error that all ranks know of, so that they can still do together what comes at the end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Settled(String);
 
 /// Where and how to meet.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,22 +85,37 @@ impl World {
         }
     }
 
-    /// Makes `device` this process's own, and lets tensors on a GPU go through NCCL.
+    /// Takes the device that a recipe means for this process, and lets tensors on GPUs go through
+    /// NCCL. All ranks must come to the same kind of device and precision.
     ///
     /// # Errors
-    /// This program was built without NCCL, or the GPUs do not reach each other.
+    /// On every rank, if one has no such device or was built without NCCL, or if they differ.
     ///
     /// # Panics
     /// If the group is already shared.
-    pub fn use_device(&mut self, device: Device) -> anyhow::Result<()> {
-        let Device::Cuda(index) = device else { return Ok(()) };
-        cuda_set_device(index)?;
-        if let (Some(group), Some(store)) = (&mut self.group, &self.store) {
-            let group = Rc::get_mut(group).expect("before the group is shared");
-            group.add_nccl(store, index, self.timeout)?;
-            self.device = device;
+    pub fn take_place(&mut self, recipe: &Recipe) -> anyhow::Result<Placement> {
+        let placement = self.all_ok(Placement::new(recipe, self).map_err(anyhow::Error::new))?;
+        let kind = i64::from(placement.device.is_cuda());
+        if let Some(rank) = self.first_other(kind)? {
+            bail!(
+                "of rank 0 and rank {rank} only one has a GPU: set `train.device=cpu`, or see with `cargo xtask doctor` what the other lacks"
+            );
         }
-        Ok(())
+        let precision = placement.autocast.map_or(0, |dtype| dtype as i64);
+        if let Some(rank) = self.first_other(precision)? {
+            bail!(
+                "`train.precision=auto` comes to another precision on rank {rank} than on rank 0: set one, such as `train.precision=float32`"
+            );
+        }
+        if let Device::Cuda(index) = placement.device {
+            self.all_ok(cuda_set_device(index).map_err(anyhow::Error::new))?;
+            if let (Some(group), Some(store)) = (&mut self.group, &self.store) {
+                let group = Rc::get_mut(group).expect("before the group is shared");
+                group.add_nccl(store, index, self.timeout)?;
+                self.device = placement.device;
+            }
+        }
+        Ok(placement)
     }
 
     /// Whether this process writes files and talks to the user.
@@ -118,7 +140,8 @@ impl World {
     /// What `result` holds, if it is `Ok` on every rank; otherwise every rank fails with the first
     /// bad rank's reason.
     pub fn all_ok<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        let [is_bad] = self.largest([i64::from(result.is_err())])?;
+        // Over Gloo, which notices at once when a rank is gone.
+        let [is_bad] = self.largest([i64::from(result.is_err())], Device::Cpu)?;
         if is_bad == 0 { result } else { Err(self.reason(result.err())) }
     }
 
@@ -139,7 +162,7 @@ impl World {
         signal: Option<i32>,
     ) -> anyhow::Result<(T, Option<i32>)> {
         let own = [i64::from(batch.is_err()), i64::from(signal.unwrap_or(0))];
-        let [is_bad, signal] = self.largest(own)?;
+        let [is_bad, signal] = self.largest(own, self.device)?;
         if is_bad != 0 {
             return Err(self.reason(batch.err()));
         }
@@ -149,15 +172,20 @@ impl World {
 
     /// Checks that `digest`, of `what` every rank was given, is the same on all.
     pub fn check_same(&self, what: &str, digest: u64) -> anyhow::Result<()> {
-        let Some(group) = &self.group else { return Ok(()) };
-        let digests = group.all_gather(&Tensor::from(digest as i64)).map_err(unanswered)?;
-        let value = |tensor: &Tensor| tensor.int64_value(&[]);
-        match digests.iter().position(|other| value(other) != value(&digests[0])) {
+        match self.first_other(digest as i64)? {
             None => Ok(()),
             Some(rank) => bail!(
                 "rank {rank} was started with {what} than rank 0: start all ranks with the same command"
             ),
         }
+    }
+
+    /// The first rank whose number is not that of rank 0.
+    fn first_other(&self, number: i64) -> anyhow::Result<Option<usize>> {
+        let Some(group) = &self.group else { return Ok(None) };
+        let numbers = group.all_gather(&Tensor::from(number)).map_err(unanswered)?;
+        let value = |tensor: &Tensor| tensor.int64_value(&[]);
+        Ok(numbers.iter().position(|other| value(other) != value(&numbers[0])))
     }
 
     /// Gives every rank the first one's numbers.
@@ -176,14 +204,18 @@ impl World {
     }
 
     /// The largest of each of the ranks' numbers.
-    fn largest<const N: usize>(&self, numbers: [i64; N]) -> anyhow::Result<[i64; N]> {
+    fn largest<const N: usize>(
+        &self,
+        numbers: [i64; N],
+        device: Device,
+    ) -> anyhow::Result<[i64; N]> {
         let Some(group) = &self.group else { return Ok(numbers) };
-        let shared = Tensor::from_slice(&numbers).to_device(self.device);
+        let shared = Tensor::from_slice(&numbers).to_device(device);
         group.all_reduce(&shared, ReduceOp::Max).map_err(unanswered)?;
         numbers_of(&shared)
     }
 
-    /// This rank's own error, or else the first one that another rank has.
+    /// This rank's own error, or else the first one that another rank has; a [`Settled`] one.
     fn reason(&self, own: Option<anyhow::Error>) -> anyhow::Error {
         let Some(group) = &self.group else {
             return own.unwrap_or_else(|| anyhow!("failed without a reason"));
@@ -196,16 +228,16 @@ impl World {
             Err(error) => return own.unwrap_or_else(|| unanswered(error)),
         };
         if let Some(own) = own {
-            return own;
+            return Settled(format!("{own:#}")).into();
         }
         let texts = texts.into_iter().map(|text| Vec::<u8>::try_from(text).unwrap_or_default());
         let first = texts.enumerate().find(|(_, text)| text.first().is_some_and(|byte| *byte != 0));
         match first {
             Some((rank, text)) => {
                 let text = String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned();
-                anyhow!("rank {rank} ended the run: {text}")
+                Settled(format!("rank {rank} ended the run: {text}")).into()
             }
-            None => anyhow!("another rank ended the run without a reason"),
+            None => Settled("another rank ended the run without a reason".into()).into(),
         }
     }
 }
@@ -260,26 +292,38 @@ impl Rendezvous {
         let (host, port) = (self.master_addr.as_str(), self.master_port);
         let serves = rank == 0 && !self.is_served;
         let prefix = format!("dora/attempt-{}", self.attempt);
+        let began = Instant::now();
         let store = TcpStore::new(host, port, serves, &prefix, timeout).map_err(|error| {
             let text = error.to_string();
+            let reason = first_line(&text);
             if serves && text.contains("EADDRINUSE") {
                 return anyhow!(
                     "the port {port} is in use on this machine: choose another MASTER_PORT (`--rdzv-endpoint HOST:PORT`)"
                 );
             }
+            if serves && text.contains("server socket") {
+                return anyhow!(
+                    "rank 0 cannot use the port {port} of this machine: choose another MASTER_PORT ({reason})"
+                );
+            }
             anyhow!(
-                "rank {rank} cannot reach rank 0 at {host}:{port} within {} s: is MASTER_ADDR the address of rank 0's machine, does rank 0 run, and may the port be used? ({})",
-                timeout.as_secs(),
-                first_line(&text)
+                "rank {rank} did not reach rank 0 at {host}:{port} in {} s: is MASTER_ADDR the address of rank 0's machine, does rank 0 run, and may the port be used? ({reason})",
+                began.elapsed().as_secs()
             )
         })?;
         let address = own_address(host, port)?;
+        if address.is_loopback() && self.local_world_size < world_size as usize {
+            bail!(
+                "`MASTER_ADDR={host}` leads to {address}, which no other machine can reach: give an address of rank 0's machine in the network"
+            );
+        }
+        let address = address.to_string();
         let group =
             ProcessGroup::new(&store, &address, rank as usize, world_size as usize, timeout)
                 .map_err(|error| {
                     anyhow!(
-                        "rank {rank} waited {} s for all {world_size} ranks to meet at {host}:{port}: see what the others say ({})",
-                        timeout.as_secs(),
+                        "rank {rank} did not meet all {world_size} ranks at {host}:{port} in {} s: see what the others say ({})",
+                        began.elapsed().as_secs(),
                         first_line(&error.to_string())
                     )
                 })?;
@@ -305,7 +349,7 @@ fn unanswered(error: TorchError) -> anyhow::Error {
 }
 
 /// The address at which this machine talks to `host`: the others can reach it there.
-fn own_address(host: &str, port: u16) -> anyhow::Result<String> {
+fn own_address(host: &str, port: u16) -> anyhow::Result<IpAddr> {
     let failed = || format!("cannot tell this machine's address towards {host}:{port}");
     let target = (host, port).to_socket_addrs().with_context(failed)?.next();
     let target = target.with_context(failed)?;
@@ -313,7 +357,7 @@ fn own_address(host: &str, port: u16) -> anyhow::Result<String> {
     // Nothing is sent: connecting a datagram socket only chooses the route.
     let socket = UdpSocket::bind(any).with_context(failed)?;
     socket.connect(target).with_context(failed)?;
-    Ok(socket.local_addr().with_context(failed)?.ip().to_string())
+    Ok(socket.local_addr().with_context(failed)?.ip())
 }
 
 fn numbers_of<const N: usize>(shared: &Tensor) -> anyhow::Result<[i64; N]> {
@@ -321,6 +365,7 @@ fn numbers_of<const N: usize>(shared: &Tensor) -> anyhow::Result<[i64; N]> {
     numbers.context("the ranks exchanged something else than numbers")
 }
 
-fn first_line(text: &str) -> &str {
+/// libtorch's own words without the C++ stack that follows.
+pub(crate) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }

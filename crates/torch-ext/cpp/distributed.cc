@@ -3,6 +3,7 @@
 #include "guarded.h"
 #include "distributed.h"
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -13,6 +14,13 @@ using std::chrono::milliseconds;
 
 namespace {
 
+// While it lives, libtorch does not log: what it would say of a failed connection is in the exception.
+struct Quiet {
+  int level = FLAGS_caffe2_log_level;
+  Quiet() { FLAGS_caffe2_log_level = 3; }
+  ~Quiet() { FLAGS_caffe2_log_level = level; }
+};
+
 void finish(const c10::intrusive_ptr<c10d::Work> &work) { work->wait(); }
 
 } // namespace
@@ -22,6 +30,7 @@ extern "C" {
 char *te_tcp_store(const char *host, uint16_t port, int is_server, int64_t timeout_ms,
                    const char *prefix, StoreHandle **out) {
   return guarded([&] {
+    Quiet quiet;
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = is_server;
@@ -38,6 +47,7 @@ void te_store_free(StoreHandle *handle) { delete handle; }
 char *te_group(StoreHandle *store, const char *address, int rank, int size, int64_t timeout_ms,
                GroupHandle **out) {
   return guarded([&] {
+    Quiet quiet;
     auto options = c10d::ProcessGroupGloo::Options::create(milliseconds(timeout_ms));
     options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(address)};
     auto gloo_store = c10::make_intrusive<c10d::PrefixStore>("gloo", store->store);
@@ -95,22 +105,20 @@ char *te_reducer(GroupHandle *handle, List params, size_t n, int64_t bucket_byte
                                static_cast<size_t>(bucket_bytes)};
     auto buckets =
         std::get<0>(c10d::compute_bucket_assignment_by_size(variables, limits, expect_sparse, {}));
-    // Gradients become ready from the last parameter to the first.
-    std::reverse(buckets.begin(), buckets.end());
-    *out = new c10d::Reducer(variables, buckets, handle->group, expect_sparse, bucket_bytes,
-                             /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
-                             /*param_names=*/{}, c10d::kDefaultFirstBucketBytes,
-                             /*skip_all_reduce_unused_params=*/false,
-                             /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{});
+    std::unique_ptr<c10d::Reducer> reducer(new c10d::Reducer(
+        variables, buckets, handle->group, expect_sparse, bucket_bytes,
+        /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true, /*param_names=*/{},
+        c10d::kDefaultFirstBucketBytes, /*skip_all_reduce_unused_params=*/false,
+        /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{}));
+    // Otherwise the reducer would lay its buckets out anew after its first step.
+    reducer->push_rebuilt_params_for_all_indices();
+    reducer->rebuild_buckets();
+    *out = reducer.release();
   });
 }
 
 char *te_reducer_prepare(c10d::Reducer *reducer) {
-  return guarded([&] {
-    // Once the first backward has shown in which order gradients become ready.
-    if (reducer->should_rebuild_buckets()) reducer->rebuild_buckets();
-    reducer->prepare_for_backward({});
-  });
+  return guarded([&] { reducer->prepare_for_backward({}); });
 }
 
 void te_reducer_free(c10d::Reducer *reducer) {

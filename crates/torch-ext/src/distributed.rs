@@ -213,7 +213,8 @@ impl Drop for ProcessGroup {
 pub struct Reducer(NonNull<ReducerHandle>);
 
 impl Reducer {
-    /// A reducer for parameters, the same on all ranks, in buckets of about `bucket_bytes`.
+    /// A reducer for parameters, the same on all ranks and in the order in which their gradients are
+    /// ready, in buckets of about `bucket_bytes`. All ranks make it together.
     pub fn new(
         group: &ProcessGroup,
         params: &[&Tensor],

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tch::{Cuda, Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::laps::wait_for;
 
 const LEAST_PRODUCTS: usize = 3;
 const MOST_PRODUCTS: usize = 200;
@@ -37,13 +39,6 @@ pub(super) fn matrix_flops_per_s(device: Device, kind: Kind) -> f64 {
 /// Side of the matrices: large enough for the device's full rate.
 pub(super) fn side(device: Device) -> i64 {
     if device.is_cuda() { 8192 } else { 2000 }
-}
-
-/// Returns once the device has done all it was given.
-pub(super) fn wait_for(device: Device) {
-    if let Device::Cuda(index) = device {
-        Cuda::synchronize(index as i64);
-    }
 }
 
 /// The middle of numbers, of which there is at least one; between the middle two if they are even.

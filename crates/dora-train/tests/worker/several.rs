@@ -77,6 +77,39 @@ fn a_lost_rank_ends_the_others_and_the_run_goes_on_bit_for_bit() {
 }
 
 #[test]
+fn three_ranks_in_parts_and_float16_go_on_bit_for_bit() {
+    let bench = Workbench::new();
+    let set = [
+        "train.clips=1",
+        "train.gradient_accumulation_steps=2",
+        "train.precision=float16",
+        "model.drop_path=0.2",
+        "output.checkpoint_every=2 steps",
+    ];
+    train(&bench, "whole", 3, &set);
+    let scales = figures(&bench, "whole", "loss_scale");
+    let mut ranks = bench.start_ranks("killed", 3, &set, |_, _| ());
+    ranks.wait_for(&bench.path("killed/checkpoints/step-2"));
+    (0..3).for_each(|rank| ranks.signal(rank, "-KILL"));
+    ranks.wait(60);
+    train(&bench, "killed", 3, &set);
+    bench.assert_same_end("whole", "killed");
+    assert_eq!(figures(&bench, "killed", "loss_scale"), scales);
+}
+
+#[test]
+fn a_length_in_steps_stays_with_another_number_of_ranks() {
+    let bench = Workbench::new();
+    let mut ranks = bench.start_ranks("run", 2, &["output.checkpoint_every=2 steps"], |_, _| ());
+    ranks.wait_for(&bench.path("run/checkpoints/step-6"));
+    (0..2).for_each(|rank| ranks.signal(rank, "-KILL"));
+    ranks.wait(60);
+    let words = train(&bench, "run", 1, &["output.checkpoint_every=2 steps"]);
+    assert!(words[0].contains("trained 10 steps"), "{}", words[0]);
+    assert_eq!(figures(&bench, "run", "step").len(), 10);
+}
+
+#[test]
 fn a_signal_to_one_rank_saves_and_ends_all() {
     let bench = Workbench::new();
     for (rank, signal, status) in [(0, "-INT", 130), (1, "-TERM", 143), (1, "-USR1", 0)] {
@@ -225,7 +258,7 @@ fn wrong_variables_and_addresses_get_one_sentence() {
             ("RANK", rank),
             ("LOCAL_RANK", "0"),
             ("WORLD_SIZE", "2"),
-            ("LOCAL_WORLD_SIZE", "1"),
+            ("LOCAL_WORLD_SIZE", "2"),
             ("MASTER_ADDR", "127.0.0.1"),
             ("MASTER_PORT", port),
         ]
@@ -263,7 +296,13 @@ fn wrong_variables_and_addresses_get_one_sentence() {
         let began = Instant::now();
         let output = train(&variables);
         assert!(began.elapsed().as_secs() < 15, "{variables:?} took {:?}", began.elapsed());
-        assert_refused(&output, &["3 s"]);
+        assert_refused(&output, &[" s: "]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(words.lines().count(), 1, "{words}");
     }
+    // A rank on another machine could never come here.
+    let mut lonely = whole("0", &port);
+    lonely[3].1 = "1";
+    assert_refused(&train(&lonely), &["`MASTER_ADDR=127.0.0.1` leads to 127.0.0.1"]);
     assert!(!bench.path("run").exists());
 }
