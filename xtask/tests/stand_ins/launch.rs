@@ -373,7 +373,10 @@ fn nothing_outlives_a_killed_launcher() {
 fn all_start_again_after_a_failure() {
     let body = r#"echo "$RANK $TORCHELASTIC_RESTART_COUNT" >>"$WORLD/attempts"
 if [ $TORCHELASTIC_RESTART_COUNT = 1 ]; then exit 0; fi
-if [ $RANK = 1 ]; then kill -9 $$; fi
+if [ $RANK = 1 ]; then
+  until [ "$(wc -l <"$WORLD/attempts")" = 2 ]; do sleep 0.02; done
+  kill -9 $$
+fi
 trap 'exit 143' TERM
 while :; do sleep 0.02; done"#;
     let world = World::training("restarts", body);
@@ -405,7 +408,10 @@ fn all_machines_start_again_together() {
     // Machine 1 fails at once; what machine 0 runs goes on for a while, and only then notices.
     let body = r#"echo "$RANK $TORCHELASTIC_RESTART_COUNT $MASTER_PORT" >>"$WORLD/attempts"
 if [ $TORCHELASTIC_RESTART_COUNT = 1 ]; then exit 0; fi
-if [ $RANK = 1 ]; then kill -9 $$; fi
+if [ $RANK = 1 ]; then
+  until [ "$(wc -l <"$WORLD/attempts")" = 2 ]; do sleep 0.02; done
+  kill -9 $$
+fi
 trap '' TERM
 sleep 5
 exit 2"#;
