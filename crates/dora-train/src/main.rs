@@ -17,7 +17,8 @@ use dora_train::{
     recipe::Recipe,
     run::{self, Ended},
     run_folder::put_aside,
-    world::World,
+    say,
+    world::{Lost, World},
 };
 use signal_hook::consts::SIGUSR1;
 
@@ -85,8 +86,9 @@ fn main() -> ExitCode {
     match guard::without_memory_panics(|| start(command)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
+            say!("error: {error:#}");
+            // Nothing is wrong with the input of a process whose peer is gone.
+            ExitCode::from(if error.is::<Lost>() { 1 } else { 2 })
         }
     }
 }
@@ -152,17 +154,18 @@ fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
     let Some(checkpoint) = &ended.checkpoint else { return status };
     let (shown, checkpoint) = (run_dir.display(), checkpoint.display());
     if ended.signal.is_some() {
-        eprintln!(
+        say!(
             "stopped after step {} of {}; the same command goes on from {checkpoint}",
-            ended.step, ended.last_step,
+            ended.step,
+            ended.last_step,
         );
         return status;
     }
-    eprintln!("trained {} steps", ended.step);
-    eprintln!("  checkpoint  {checkpoint}");
-    eprintln!("  metrics     {shown}/metrics.jsonl");
-    eprintln!("  pictures    {shown}/tracks/");
-    eprintln!("next: cargo xtask train --video YOUR_VIDEO.mp4");
+    say!("trained {} steps", ended.step);
+    say!("  checkpoint  {checkpoint}");
+    say!("  metrics     {shown}/metrics.jsonl");
+    say!("  pictures    {shown}/tracks/");
+    say!("next: cargo xtask train --video YOUR_VIDEO.mp4");
     status
 }
 

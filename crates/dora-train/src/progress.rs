@@ -56,13 +56,13 @@ impl Progress {
         let is_due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) || left == 0;
         if !self.is_terminal && is_due {
             self.last_line = Some(Instant::now());
-            eprintln!("step {}/{}  {message}", metrics.step, self.total_steps);
+            say!("step {}/{}  {message}", metrics.step, self.total_steps);
         }
     }
 
     /// Says something without breaking the bar.
     pub fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| say!("{text}"));
     }
 
     /// Takes the bar away.

@@ -168,16 +168,16 @@ fn resume(
         );
     }
     found.load_into(engine).with_context(|| format!("cannot load {shown}"))?;
-    eprintln!("going on from {shown}");
+    say!("going on from {shown}");
     let (before, now) = (found.state.world_size, start.world_size);
     if before != now {
-        eprintln!(
+        say!(
             "the run was started with {before} process(es) and goes on with {now}: the order of its clips stays, but not every bit of its numbers"
         );
     }
     let (step, position) = (found.state.step, found.state.position);
     for (folder, flaw) in found.damaged {
-        eprintln!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
+        say!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
         checkpoints.set_aside(&folder);
     }
     Ok((step, position))

@@ -72,7 +72,7 @@ pub fn train(
     let last_step = step + schedule.total_steps.saturating_sub(at);
     if at >= schedule.total_steps {
         if world.is_first() {
-            eprintln!("this run is finished; --fresh puts it aside and starts anew");
+            say!("this run is finished; --fresh puts it aside and starts anew");
         }
         let checkpoint = opened.map(|opened| opened.checkpoint());
         return Ok(Ended { step, last_step, checkpoint, signal: None });
@@ -309,7 +309,7 @@ fn prepare(
     if world.is_first() {
         let lr = lr_warning(recipe, pace.clips_per_step());
         for warning in lr.into_iter().chain(placement.warning().map(str::to_owned)) {
-            eprintln!("warning: {warning}");
+            say!("warning: {warning}");
         }
     }
     let start = State::new(recipe, placement, world.share.world_size, identities)?;

@@ -70,6 +70,6 @@ pub fn put_aside(path: &Path) -> anyhow::Result<()> {
     let mut names = (1..).map(|number| path.with_file_name(format!("{name}.old-{number}")));
     let aside = names.find(|path| !path.exists()).context("no free name for the old run")?;
     fs::rename(path, &aside).with_context(|| format!("cannot put {} aside", path.display()))?;
-    eprintln!("the run that was in {} lies in {} now", path.display(), aside.display());
+    say!("the run that was in {} lies in {} now", path.display(), aside.display());
     Ok(())
 }

@@ -42,6 +42,11 @@ pub struct World {
 #[error("{0}")]
 pub struct Settled(String);
 
+/// A rank no longer answers; libtorch's words.
+#[derive(Debug, thiserror::Error)]
+#[error("a rank is gone or did not answer in time ({0})")]
+pub struct Lost(String);
+
 /// Where and how to meet.
 #[derive(Debug, PartialEq, Eq)]
 struct Rendezvous {
@@ -341,7 +346,7 @@ impl Rendezvous {
 
 /// What to say when ranks no longer answer, with libtorch's own text.
 pub(crate) fn lost(text: &str) -> anyhow::Error {
-    anyhow!("a rank is gone or did not answer in time ({})", first_line(text))
+    Lost(first_line(text).to_owned()).into()
 }
 
 fn unanswered(error: TorchError) -> anyhow::Error {

@@ -87,7 +87,7 @@ pub(crate) fn train(program: &Command, plan: &Plan, run_dir: &Path) -> anyhow::R
         };
         if let Ok(Ended::Failed(culprit)) = &ended
             && attempt < plan.max_restarts
-            && may_pass(culprit, crew)
+            && may_pass(culprit)
             && signals::asked().is_none()
         {
             attempt += 1;
@@ -108,15 +108,14 @@ pub(crate) fn train(program: &Command, plan: &Plan, run_dir: &Path) -> anyhow::R
     }
 }
 
-/// Whether another attempt may help. A worker whose input is wrong ends with status 2, but so does one
-/// that has lost a peer: on one machine the peer is known to have failed first, on others it may have.
-fn may_pass(culprit: &Culprit, crew: Option<&Crew>) -> bool {
+/// Whether another attempt may help: not where a worker's input is wrong, which it tells by status 2.
+fn may_pass(culprit: &Culprit) -> bool {
     const WRONG_INPUT: u8 = 2;
     let status = match culprit {
         Culprit::Machine(_) => return true,
         Culprit::Alone { status, .. } | Culprit::Rank { status, .. } => *status,
     };
-    crew.is_some_and(|crew| crew.nnodes > 1) || shell_status(status) != WRONG_INPUT
+    shell_status(status) != WRONG_INPUT
 }
 
 /// A port of this machine that is free now.

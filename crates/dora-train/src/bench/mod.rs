@@ -175,5 +175,5 @@ fn unwritable(path: &Path, error: io::Error) -> anyhow::Error {
 }
 
 fn say(text: &str) {
-    eprintln!("{text} ...");
+    say!("{text} ...");
 }

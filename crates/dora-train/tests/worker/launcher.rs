@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::workbench::Workbench;
 
-const KILLS: usize = 10;
+const KILLS: usize = 20;
 /// A save after every step, so that many kills meet one.
 const OFTEN: &str = "output.checkpoint_every=1 steps";
 
@@ -179,7 +179,7 @@ fn a_killed_launcher_leaves_no_worker_and_the_run_goes_on() {
 }
 
 #[track_caller]
-fn wait_for(path: &PathBuf) {
+fn wait_for(path: &Path) {
     let began = Instant::now();
     while !path.exists() {
         assert!(began.elapsed().as_secs() < 120, "{} never came", path.display());
