@@ -17,7 +17,7 @@ use dora_core::{
     loss::Reduction,
     tracker::{Threshold, TrackerSpec},
 };
-use dora_model::{HeadConfig, Network, NetworkConfig, StateDict, TrackerLayer, VitConfig};
+use dora_model::{Network, StateDict, TrackerLayer};
 use dora_train::{
     engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod},
     world::World,
@@ -26,20 +26,8 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
-use super::method::{largest_difference, uniform};
+use super::method::{engine::CONFIG, largest_difference, uniform};
 
-const CONFIG: NetworkConfig = NetworkConfig {
-    vit: VitConfig {
-        patch_px: 8,
-        width: 24,
-        depth: 2,
-        heads: 3,
-        mlp_ratio: 2,
-        image_px: 32,
-        norm_eps: 1e-6,
-    },
-    head: HeadConfig { in_dim: 24, hidden_dim: 16, bottleneck_dim: 8, out_dim: 20 },
-};
 const STEPS: i64 = 4;
 const CLIPS: i64 = 4;
 const TOLERANCE: f64 = 1e-9;

@@ -14,7 +14,7 @@ use torch_ext::AutocastDtype;
 
 use super::{largest_difference, uniform};
 
-const CONFIG: NetworkConfig = NetworkConfig {
+pub(crate) const CONFIG: NetworkConfig = NetworkConfig {
     vit: VitConfig {
         patch_px: 8,
         width: 24,

@@ -3,7 +3,7 @@
 
 use std::{
     thread::sleep,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -16,13 +16,7 @@ const OFTEN: &[&str] = &["output.checkpoint_every=1 steps"];
 
 #[test]
 fn runs_asked_to_end_at_random_moments_end_as_if_never_asked() {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    println!("seed {seed}");
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let bench = Workbench::new();
-    let began = SystemTime::now();
-    assert!(bench.start_ranks("whole", 2, OFTEN, |_, _| ()).wait(120).iter().all(|end| end.0 == 0));
-    let whole = began.elapsed().unwrap();
+    let (bench, whole, mut rng) = whole_run();
     let mut asked = 0;
     loop {
         let mut ranks = bench.start_ranks("asked", 2, OFTEN, |_, _| ());
@@ -48,13 +42,7 @@ fn runs_asked_to_end_at_random_moments_end_as_if_never_asked() {
 
 #[test]
 fn ranks_killed_at_random_moments_end_as_if_never_killed() {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    println!("seed {seed}");
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let bench = Workbench::new();
-    let began = SystemTime::now();
-    assert!(bench.start_ranks("whole", 2, OFTEN, |_, _| ()).wait(120).iter().all(|end| end.0 == 0));
-    let whole = began.elapsed().unwrap();
+    let (bench, whole, mut rng) = whole_run();
 
     let (mut kills, mut in_saves, mut runs) = (0, 0, 0);
     while kills < KILLS {
@@ -83,4 +71,16 @@ fn ranks_killed_at_random_moments_end_as_if_never_killed() {
         bench.assert_same_end("whole", &run);
     }
     println!("{kills} kills in {runs} runs, {in_saves} of them in a save");
+}
+
+/// A workbench with a run that nothing disturbs, how long that took, and random numbers whose seed is
+/// told.
+fn whole_run() -> (Workbench, Duration, ChaCha8Rng) {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let bench = Workbench::new();
+    let began = Instant::now();
+    let ends = bench.start_ranks("whole", 2, OFTEN, |_, _| ()).wait(120);
+    assert!(ends.iter().all(|(status, _)| *status == 0), "{ends:?}");
+    (bench, began.elapsed(), ChaCha8Rng::seed_from_u64(seed))
 }

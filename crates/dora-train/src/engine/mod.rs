@@ -3,23 +3,23 @@
 //! With a process group, gradients are averaged over the ranks while backward still runs, and centre
 //! and loss figures afterwards, so that every rank takes the same step.
 
+mod forward;
+mod ranks;
+
 use std::rc::Rc;
 
 use dora_core::{
     loss::{Loss, Reduction, cross_entropy_loss, next_center, teacher_probs},
-    tracker::{ClipFeatures, TrackerSpec, Tracks, cls_attention, discover_and_track},
+    tracker::{TrackerSpec, Tracks},
 };
 use dora_model::{DropPath, Network, NetworkConfig, StateDict, StateError, TrackerLayer};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use torch_ext::{
-    Autocast, AutocastDtype, ProcessGroup, ReduceOp, Reducer, TorchError, clear_grads,
-    clip_grad_norm_each, lerp_each,
+    AutocastDtype, ProcessGroup, ReduceOp, TorchError, clear_grads, clip_grad_norm_each, lerp_each,
 };
 
+use self::ranks::Ranks;
 use crate::{laps::Laps, optim::AdamW, scaler::LossScaler};
-
-/// Gradients are reduced in pieces of this size, as PyTorch's DistributedDataParallel does.
-const BUCKET_BYTES: i64 = 25 << 20;
 
 /// What the student learns from, and how; the same for every step of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,13 +134,6 @@ pub struct Engine {
     capture: Option<StateDict>,
 }
 
-/// The processes that take the same steps.
-#[derive(Debug)]
-struct Ranks {
-    group: Rc<ProcessGroup>,
-    reducer: Reducer,
-}
-
 /// What the batches of a step leave for its update.
 #[derive(Debug)]
 struct Pending {
@@ -175,10 +168,7 @@ impl Engine {
         let center_1D = Tensor::zeros([1, config.head.out_dim], (kind, device));
         let optimizer = AdamW::new(student.state());
         let scaler = (method.autocast == Some(AutocastDtype::Float16)).then(LossScaler::default);
-        let ranks = group.map(|group| -> Result<_, TorchError> {
-            let reducer = Reducer::new(&group, &in_ready_order(student.state()), BUCKET_BYTES)?;
-            Ok(Ranks { group, reducer })
-        });
+        let ranks = group.map(|group| Ranks::new(group, student.state())).transpose()?;
         Ok(Self {
             method,
             student,
@@ -186,7 +176,7 @@ impl Engine {
             center_1D,
             optimizer,
             scaler,
-            ranks: ranks.transpose()?,
+            ranks,
             pending: None,
             laps: Laps::default(),
             capture: None,
@@ -334,95 +324,6 @@ impl Engine {
         Ok(StepOutput { loss, grad_norms, tracks_V, is_taken: true })
     }
 
-    /// The teacher's logits for whole frames, and the objects that its attention finds.
-    fn teach(
-        &self,
-        global_VBTCHW: &Tensor,
-        head_ids: &[i64],
-    ) -> Result<(Tensor, Vec<Tracks>), TorchError> {
-        let (views, clips, frames) = leading_dims(global_VBTCHW);
-        let images_NCHW = global_VBTCHW.flatten(0, 2);
-        let Some(TrackerMethod { spec, layer }) = &self.method.tracker else {
-            let cls_ND = self.encode(|| self.teacher.backbone.cls(&images_NCHW, None))?;
-            let logits = self.project(&self.teacher, &cls_ND);
-            return Ok((logits.reshape([views, clips, frames, -1]), Vec::new()));
-        };
-        let features = self.encode(|| self.teacher.backbone.features(&images_NCHW, *layer))?;
-        let logits_ND = self.project(&self.teacher, &features.tokens_NSD.select(1, 0));
-        let logits_VBTD = logits_ND.reshape([views, clips, frames, -1]);
-        self.laps.end("teacher");
-        let by_clip = |tensor: &Tensor| {
-            let shape = [&[views, clips, frames], &tensor.size()[1..]].concat();
-            tensor.to_kind(self.kind()).reshape(shape)
-        };
-        let tokens_VBTSD = by_clip(&features.tokens_NSD);
-        let queries_VBTHSE = by_clip(&features.queries_NHSE);
-        let keys_VBTHSE = by_clip(&features.keys_NHSE);
-        let tracks_V = (0..views).map(|view| {
-            let queries_BHSE = queries_VBTHSE.get(view).select(1, 0);
-            let keys_BTHSE = keys_VBTHSE.get(view);
-            let clip_features = ClipFeatures {
-                cls_attn_BKN: cls_attention(&queries_BHSE, &keys_BTHSE.select(1, 0), head_ids),
-                queries_BND: patches_of_all_heads(&queries_BHSE),
-                keys_BTND: patches_of_all_heads(&keys_BTHSE),
-                tokens_BND: without_cls(&tokens_VBTSD.get(view).select(1, 0), 1),
-            };
-            discover_and_track(&clip_features, spec)
-        });
-        let tracks_V = tracks_V.collect();
-        Ok((logits_VBTD, tracks_V))
-    }
-
-    /// The student's logits for every frame masked by every object, `[V, B, T, K, D]`, and for the
-    /// local crops, `[B, T, L, D]`: all images of one size in one batch.
-    fn study(
-        &self,
-        global_VBTCHW: &Tensor,
-        local_LBTCHW: &Tensor,
-        tracks_V: &[Tracks],
-        draws: &Draws,
-    ) -> Result<(Tensor, Tensor), TorchError> {
-        let (views, clips, frames) = leading_dims(global_VBTCHW);
-        let crops = local_LBTCHW.size()[0];
-        let (drop_global, drop_local) = match &draws.drop_path {
-            Some((global, local)) => (Some(global), Some(local)),
-            None => (None, None),
-        };
-        let images_NCHW = global_VBTCHW.flatten(0, 2);
-        let crops_NCHW = local_LBTCHW.permute([1, 2, 0, 3, 4, 5]).flatten(0, 2);
-        let backbone = &self.student.backbone;
-        let (global_ND, local_ND) = self.encode(|| {
-            let global = if tracks_V.is_empty() {
-                backbone.cls(&images_NCHW, drop_global)
-            } else {
-                let masks: Vec<&Tensor> = tracks_V.iter().map(|t| &t.masks_BTKN).collect();
-                let masks_NKP = Tensor::stack(&masks, 0).flatten(0, 2);
-                backbone.cls_masked(&images_NCHW, &masks_NKP, drop_global)
-            };
-            (global, backbone.cls(&crops_NCHW, drop_local))
-        })?;
-        let images = global_ND.size()[0];
-        let logits = self.project(&self.student, &Tensor::cat(&[global_ND, local_ND], 0));
-        let (global, local) =
-            (logits.narrow(0, 0, images), logits.narrow(0, images, crops * clips * frames));
-        Ok((
-            global.reshape([views, clips, frames, images / (views * clips * frames), -1]),
-            local.reshape([clips, frames, crops, -1]),
-        ))
-    }
-
-    /// Runs an encoder in the method's precision.
-    fn encode<T>(&self, forward: impl FnOnce() -> T) -> Result<T, TorchError> {
-        let device = self.center_1D.device();
-        let _region = self.method.autocast.map(|kind| Autocast::enter(device, kind)).transpose()?;
-        Ok(forward())
-    }
-
-    /// Head logits in full precision.
-    fn project(&self, network: &Network, tokens: &Tensor) -> Tensor {
-        network.head.forward(&tokens.to_kind(self.kind()))
-    }
-
     /// Clips, and takes the loss scale out; the norms are those of the true gradients.
     fn clip_gradients(&self) -> Result<Tensor, TorchError> {
         let grads: Vec<Tensor> =
@@ -520,43 +421,4 @@ impl Engine {
         self.teacher.state().assign(teacher)?;
         self.training_state().assign(training)
     }
-}
-
-/// Parameters in about the order in which backward finishes their gradients, so that full buckets are
-/// reduced early. Buckets are never laid out anew: how sums round would depend on how long a process
-/// has run.
-fn in_ready_order(state: &StateDict) -> Vec<&Tensor> {
-    let place = |name: &str| -> i64 {
-        let number = |text: &str| text.split('.').next().and_then(|text| text.parse().ok());
-        if let Some(rest) = name.strip_prefix("backbone.blocks.") {
-            -number(rest).unwrap_or(0)
-        } else if let Some(rest) = name.strip_prefix("head.mlp.") {
-            -1_000_000 - number(rest).unwrap_or(0)
-        } else if name.starts_with("head.") {
-            -3_000_000
-        } else if name.starts_with("backbone.norm.") {
-            -1_000_000 + 1
-        } else {
-            1
-        }
-    };
-    let mut params: Vec<(&str, &Tensor)> = state.iter().collect();
-    params.sort_by_key(|(name, _)| place(name));
-    params.into_iter().map(|(_, tensor)| tensor).collect()
-}
-
-fn leading_dims(views_VBTCHW: &Tensor) -> (i64, i64, i64) {
-    let size = views_VBTCHW.size();
-    (size[0], size[1], size[2])
-}
-
-/// `[..., H, S, E]` to `[..., N, H * E]`: patches only, heads side by side.
-fn patches_of_all_heads(per_head: &Tensor) -> Tensor {
-    let joined = per_head.transpose(-3, -2).flatten(-2, -1);
-    let tokens_dim = joined.dim() as i64 - 2;
-    without_cls(&joined, tokens_dim)
-}
-
-fn without_cls(tokens: &Tensor, tokens_dim: i64) -> Tensor {
-    tokens.narrow(tokens_dim, 1, tokens.size()[tokens_dim as usize] - 1)
 }
