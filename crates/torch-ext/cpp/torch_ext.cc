@@ -1,5 +1,5 @@
-// Autocast, optimisers and lists of tensors. As in all files here, each function wraps a few exported
-// libtorch symbols and gives an exception's text back (null = success).
+// Autocast, optimisers, lists of tensors, and the allocator under them. As in all files here, a function
+// wraps a few exported symbols and gives an exception's text back (null = success).
 
 #include "guarded.h"
 

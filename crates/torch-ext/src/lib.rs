@@ -1,4 +1,5 @@
-//! What tch lacks, as thin safe wrappers over symbols that libtorch exports.
+//! What tch lacks, as thin safe wrappers over symbols that libtorch exports, and over the allocator that
+//! its tensors on the CPU use.
 //!
 //! The one crate of the workspace with C++, and with `unsafe` code for it. Names follow PyTorch's; every C++
 //! exception becomes a [`TorchError`].
