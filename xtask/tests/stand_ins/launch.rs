@@ -473,7 +473,7 @@ fn a_signal_to_one_machine_ends_the_others_without_another_attempt() {
 echo $$ >>"$WORLD/pids"
 until [ -e "$WORLD/stop" ]; do sleep 0.02; done
 exit $STATUS_0"#;
-    for (name, status_1, status_0) in [("settled", 143, 143), ("lost", 130, 2)] {
+    for (name, status_1, status_0) in [("settled", 143, 143), ("lost", 130, 1)] {
         let world = World::training(&format!("stop-machines-{name}"), body);
         let endpoint = format!("127.0.0.1:{}", free_port());
         let children = [0, 1].map(|node| {
