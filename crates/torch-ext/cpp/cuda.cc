@@ -74,14 +74,6 @@ char *te_cuda_reset_peak_memory(int index) {
   return guarded([&] { allocator(index)->resetPeakStats(index); });
 }
 
-char *te_cuda_memory(int index, int64_t *free, int64_t *total) {
-  return guarded([&] {
-    auto bytes = allocator(index)->getMemoryInfo(index);
-    *free = static_cast<int64_t>(bytes.first);
-    *total = static_cast<int64_t>(bytes.second);
-  });
-}
-
 char *te_group_add_nccl(GroupHandle *handle, StoreHandle *store, int index, int64_t timeout_ms) {
   return guarded([&] {
 #ifdef USE_C10D_NCCL

@@ -32,25 +32,6 @@ pub fn cuda_reset_peak_memory(device_index: usize) {
     let _ = check("reset_peak_memory_stats", error);
 }
 
-/// The memory of a GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CudaMemory {
-    /// What no process uses.
-    pub free_bytes: i64,
-    /// What the GPU has.
-    pub total_bytes: i64,
-}
-
-/// The memory of GPU `device_index` (`torch.cuda.mem_get_info`); `None` where there is no such GPU.
-pub fn cuda_memory(device_index: usize) -> Option<CudaMemory> {
-    let mut memory = CudaMemory::default();
-    // SAFETY: two places to write to.
-    let error = unsafe {
-        ffi::te_cuda_memory(index(device_index), &mut memory.free_bytes, &mut memory.total_bytes)
-    };
-    check("mem_get_info", error).ok().map(|()| memory)
-}
-
 /// As libtorch numbers devices; one beyond its numbers is none that it has.
 pub(crate) fn index(device_index: usize) -> i32 {
     i32::try_from(device_index).unwrap_or(i32::MAX)

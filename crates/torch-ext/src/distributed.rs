@@ -71,7 +71,6 @@ pub enum ReduceOp {
 #[derive(Debug)]
 pub struct ProcessGroup {
     handle: NonNull<GroupHandle>,
-    rank: usize,
     world_size: usize,
     has_nccl: bool,
 }
@@ -104,7 +103,7 @@ impl ProcessGroup {
         };
         check("ProcessGroup", error)?;
         let handle = NonNull::new(group).expect("a group that was made");
-        Ok(Self { handle, rank, world_size, has_nccl: false })
+        Ok(Self { handle, world_size, has_nccl: false })
     }
 
     /// Connects the ranks over NCCL too, each with its own GPU `device_index`: tensors on GPUs take
@@ -135,11 +134,6 @@ impl ProcessGroup {
         check("ProcessGroupNCCL", error)?;
         self.has_nccl = true;
         Ok(())
-    }
-
-    /// This process's number.
-    pub fn rank(&self) -> usize {
-        self.rank
     }
 
     /// Number of processes.

@@ -110,11 +110,6 @@ unsafe extern "C" {
     pub(crate) fn te_cuda_set_device(device_index: c_int) -> *mut c_char;
     pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn te_cuda_reset_peak_memory(device_index: c_int) -> *mut c_char;
-    pub(crate) fn te_cuda_memory(
-        device_index: c_int,
-        free: *mut i64,
-        total: *mut i64,
-    ) -> *mut c_char;
 }
 
 /// The handles of a list of tensors; valid while the tensors are borrowed.

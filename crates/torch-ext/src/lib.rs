@@ -12,9 +12,7 @@ mod ffi;
 mod lists;
 
 pub use autocast::{Autocast, AutocastDtype};
-pub use cuda::{
-    CudaMemory, cuda_memory, cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device,
-};
+pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{AdamW, AdamWLists, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each};
 

@@ -84,16 +84,16 @@ pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
 /// Times steps and matrix products. Settings take turns, so that a machine that is busy for a while
 /// slows them alike; rates are measured before and after, so that it shows.
 fn measure(settings: &mut [Setting<'_>], steps: Option<usize>) -> anyhow::Result<()> {
-    say("multiplying matrices");
+    announce("multiplying matrices");
     settings.iter_mut().for_each(Setting::measure_rate);
-    say("warming up");
+    announce("warming up");
     let mut turn_s = 0.0;
     for setting in &mut *settings {
         turn_s += setting.warm_up()?;
     }
     let turns = steps.unwrap_or_else(|| ((TIMED_S / turn_s) as usize).clamp(STEPS.0, STEPS.1));
     let each = if settings.len() > 1 { " of each" } else { "" };
-    say(&format!("timing {turns} steps{each}, about {:.0} s", (turns as f64 * turn_s).ceil()));
+    announce(&format!("timing {turns} steps{each}, about {:.0} s", (turns as f64 * turn_s).ceil()));
     let bar = ProgressBar::new(turns as u64);
     for _ in 0..turns {
         for setting in &mut *settings {
@@ -102,9 +102,9 @@ fn measure(settings: &mut [Setting<'_>], steps: Option<usize>) -> anyhow::Result
         bar.inc(1);
     }
     bar.finish_and_clear();
-    say("multiplying matrices again");
+    announce("multiplying matrices again");
     settings.iter_mut().for_each(Setting::measure_rate);
-    say("timing the parts");
+    announce("timing the parts");
     settings.iter_mut().try_for_each(Setting::time_parts)
 }
 
@@ -174,6 +174,6 @@ fn unwritable(path: &Path, error: io::Error) -> anyhow::Error {
     )
 }
 
-fn say(text: &str) {
+fn announce(text: &str) {
     say!("{text} ...");
 }
