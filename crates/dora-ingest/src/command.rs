@@ -1,10 +1,10 @@
 //! `dora-ingest ingest`: the command line, several inputs one after the other.
 
 use crate::ingest::{Outcome, ingest, stored_frames};
-use crate::input::Input;
+use crate::input::{Input, Means};
 use crate::quiet;
 use anyhow::Context;
-use dora_store::IngestOptions;
+use dora_store::{Decoder, IngestOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io::Write;
@@ -37,9 +37,30 @@ pub struct Args {
     /// Images only: how many of them are a second
     #[arg(long, value_name = "F", value_parser = parse_fps)]
     pub fps: Option<f64>,
+    /// Store so many frames a second, not all of them; frames that nothing refers to are then not decoded
+    #[arg(long, value_name = "F", value_parser = parse_fps)]
+    pub store_fps: Option<f64>,
+    /// Keep blank and frozen stretches
+    #[arg(long)]
+    pub keep_stills: bool,
+    /// What decodes: FFmpeg's libraries, or OpenCV, which is slower
+    #[arg(long, value_enum, default_value_t = DecoderName::Ffmpeg)]
+    pub decoder: DecoderName,
+    /// Use a hardware decoder of this kind, as `cuda` or `vaapi`; the CPU where there is none
+    #[arg(long, value_name = "KIND")]
+    pub hwaccel: Option<String>,
     /// Let OpenCV and FFmpeg say what they think of the file
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// [`Decoder`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DecoderName {
+    /// FFmpeg's libraries.
+    Ffmpeg,
+    /// OpenCV.
+    Opencv,
 }
 
 /// Ingests every input; prints each store's folder on stdout, everything else on stderr.
@@ -63,10 +84,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         start_s: args.start,
         end_s: args.end,
         images_fps: args.fps,
+        store_fps: args.store_fps,
+        keep_stills: args.keep_stills,
+        decoder: match args.decoder {
+            DecoderName::Ffmpeg => Decoder::Ffmpeg,
+            DecoderName::Opencv => Decoder::OpenCv,
+        },
     };
-    // A start anew takes a moment, which a run with nothing to do can save.
+    let means = Means { hwaccel: args.hwaccel.clone() };
+    quiet::silence_ffmpeg(!args.verbose);
+    // A start anew takes a moment, which most runs can save.
     let stored = |input| matches!(stored_frames(input, &options, &args.stores), Ok(Some(_)));
-    if !args.verbose && !inputs.iter().all(stored) {
+    let by_opencv = |input: &&Input| options.decoder == Decoder::OpenCv || input.is_images();
+    if !args.verbose && !inputs.iter().filter(by_opencv).all(stored) {
         quiet::restart_silenced();
     }
     let (stop, signal) = stop_on_signals().context("cannot listen for Ctrl-C")?;
@@ -76,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for input in &inputs {
         let name = input.path.display();
-        let folder = match ingest(input, &options, &args.stores, &stop) {
+        let folder = match ingest(input, &options, &means, &args.stores, &stop) {
             Ok(Outcome::NothingToDo { folder, frames }) => {
                 eprintln!("{name}: nothing to do, its {frames} frames are stored");
                 folder

@@ -41,9 +41,9 @@ pub enum IngestError {
         /// "scale" or "compress".
         doing: &'static str,
         /// Width of the decoded frame.
-        width_px: i32,
+        width_px: u32,
         /// Height of the decoded frame.
-        height_px: i32,
+        height_px: u32,
         /// The library's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -1,16 +1,19 @@
 //! One input into its store: found complete, gone on with, or made.
 
 use crate::clock::Clock;
+use crate::encode::Format;
 use crate::error::IngestError;
-use crate::input::Input;
-use crate::pipeline::{self, Decoded, Encoder, End, Format, Range};
+use crate::input::{Input, Means};
+use crate::intake::{Anchor, Intake};
+use crate::pipeline::{self, Decoded, End, Range};
 use crate::progress::Progress;
 use crate::report::{Gaps, clock_time, notes};
-use crate::source::{FrameSource, Stamp};
+use crate::source::{Begin, Damage, Promise, Stamp};
+use crate::stills::Stills;
+use crate::thin::Thin;
 use dora_store::{FrameStore, IngestOptions, Report, StoreHeader, StoreWriter};
-use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// How an ingest ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,7 @@ pub enum Outcome {
 pub fn ingest(
     input: &Input,
     options: &IngestOptions,
+    means: &Means,
     stores: &Path,
     stop: &AtomicBool,
 ) -> Result<Outcome, IngestError> {
@@ -54,94 +58,106 @@ pub fn ingest(
     if let Some(frames) = stored_frames(input, options, stores)? {
         return Ok(Outcome::NothingToDo { folder, frames });
     }
-    let mut source = input.open(options)?;
-    let promise = source.promise();
-
-    let mut picture = Mat::default();
-    let first = first_picture(source.as_mut(), input, stop, &mut picture)?;
-    let format = Format::for_picture(&picture, options.short_side_px, options.jpeg_quality);
+    let name = input.path.display();
+    let mut footage = input.open(options, means)?;
+    let promise = footage.promise();
+    if let Some(how) = footage.describe() {
+        eprintln!("{name}: {how}");
+    }
+    let format = Format::new(footage.size_px()?, options.short_side_px, options.jpeg_quality);
     let header = StoreHeader {
         source: input.source.clone(),
         options: options.clone(),
-        width_px: format.width_px as u32,
-        height_px: format.height_px as u32,
+        width_px: format.width_px,
+        height_px: format.height_px,
     };
     let (mut writer, resumed) = StoreWriter::create_or_resume(&folder, &header)?;
-    let (anchor, mut gaps) = kept(&writer)?;
+    let stored = writer.stored()?;
+    let (anchor, gaps) = kept(&stored)?;
     if let Some(anchor) = &anchor {
-        let time = clock_time(anchor.stamp.pts_us as f64 * 1e-6);
-        eprintln!("{}: going on after {} frames, at {time}", input.path.display(), resumed.frames);
+        let time = clock_time(anchor.pts_us as f64 * 1e-6);
+        eprintln!("{name}: going on after {} frames, at {time}", resumed.frames);
     }
 
-    let picture_bytes = picture.data_bytes().map_or(0, <[u8]>::len);
-    let (current, after) = match anchor {
-        None => (Some(first), None),
-        Some(anchor) => (None, go_to(source.as_mut(), &anchor, format, &mut picture)?),
-    };
-    drop(picture);
     let us = |time_s: f64| (time_s * 1e6).round() as i64;
+    let start_us = options.start_s.map_or(i64::MIN, us);
+    let mut reading = footage.read(&Begin {
+        start_us,
+        anchor: anchor
+            .as_ref()
+            .map(|anchor| Stamp { pts_us: anchor.pts_us, source_frame: anchor.source_frame }),
+        stored: &|pts_us| number_at(&stored, pts_us),
+    })?;
+    drop(stored);
+    let after = anchor.as_ref().map(|anchor| anchor.source_frame);
     let range = Range {
         interval_us: promise.interval_us,
-        start_us: options.start_s.map_or(i64::MIN, us),
+        start_us,
         end_us: options.end_s.map_or(i64::MAX, us),
         after,
     };
-
+    let thin = options.store_fps.map(|fps| Thin::new(fps, promise.interval_us));
+    // Reading from before the last stored frame gives every frame its stamp again.
+    let known_us = anchor.as_ref().filter(|_| Some(reading.first_frame) > after);
     let end_s = options.end_s.unwrap_or(f64::MAX).min(promise.duration_s.unwrap_or(f64::MAX));
-    let mut progress = Progress::new(
-        &input.source.name,
-        options.start_s.unwrap_or(0.0),
-        end_s,
-        writer.last_pts_us(),
-    );
-    // Reading from the start again gives every frame its stamp again.
-    let known_us = writer.last_pts_us().filter(|_| after.is_none());
-    let mut clock = Clock::new(promise.interval_us, known_us);
-    let mut push = |pts_us: i64, (frame, jpeg): (u64, Option<Vec<u8>>)| {
-        let Some(jpeg) = jpeg else { return Ok(()) };
-        writer.push(pts_us, frame, &jpeg)?;
-        gaps.see(pts_us);
-        progress.frame(pts_us);
-        Ok::<(), IngestError>(())
-    };
-    let store = |stamp: Stamp, jpeg| {
-        let ready = clock.push(stamp.pts_us, (stamp.source_frame, jpeg));
-        ready.into_iter().try_for_each(|(pts_us, frame)| push(pts_us, frame))
+    let start_s = options.start_s.unwrap_or(0.0);
+    let mut intake = Intake {
+        gaps,
+        clock: Clock::new(promise.interval_us, known_us.map(|anchor| anchor.pts_us)),
+        thin,
+        last_step: anchor.as_ref().and_then(|anchor| Some(thin?.step(anchor.pts_us))),
+        // Single images are what the user chose.
+        stills: (!options.keep_stills && !input.is_images()).then(Stills::new),
+        anchor,
+        is_changed: false,
+        progress: Progress::new(&input.source.name, start_s, end_s, writer.last_pts_us()),
+        writer: &mut writer,
     };
     let mut decoded =
-        pipeline::run(source.as_mut(), current, range, format, picture_bytes, stop, store);
-    if let Ok(Decoded { end: end @ (End::Source | End::Range), .. }) = decoded {
-        let steps_us = match end {
-            End::Source => source.last_steps_us(clock.held()),
-            _ => None,
-        };
-        let rest = clock.finish(steps_us.as_deref());
-        let stored = rest.into_iter().try_for_each(|(pts_us, frame)| push(pts_us, frame));
-        decoded = stored.and(decoded);
+        pipeline::run(&mut reading, range, thin, format, stop, |number, us, frame| {
+            intake.take(number, us, frame)
+        });
+    if let Ok(Decoded { end: end @ (End::Source | End::Range), last_frame, .. }) = decoded {
+        let frames = last_frame.map_or(0, |last_frame| last_frame + 1);
+        let alone = reading.lanes.first().filter(|_| end == End::Source);
+        let steps_us = alone.and_then(|lane| lane.last_steps_us(frames, intake.clock.held()));
+        let finished = intake.finish(steps_us.as_deref());
+        decoded = finished.and(decoded);
     }
-    progress.finish();
+    intake.progress.finish();
+    let Intake { gaps, clock, stills, is_changed, .. } = intake;
     // Also after an error: the frames before it are good.
     let flushed = writer.flush();
     let decoded = decoded?;
     flushed?;
 
     let frames = writer.len();
-    match decoded.end {
-        End::Stopped => return Ok(Outcome::Interrupted { folder, frames }),
-        End::Changed => {
-            let what = format!(
-                "no longer gives the frames that `{}` holds; delete that folder and ingest again",
-                folder.display()
-            );
-            return Err(IngestError::input(&input.path, what));
-        }
-        End::Source | End::Range => {}
+    if is_changed || decoded.end == End::Changed {
+        let what = format!(
+            "no longer gives the frames that `{}` holds; delete that folder and ingest again",
+            folder.display()
+        );
+        return Err(IngestError::input(&input.path, what));
     }
+    if decoded.end == End::Stopped {
+        return Ok(Outcome::Interrupted { folder, frames });
+    }
+    let stretches = stills.as_ref().map_or(&[][..], Stills::found);
     if frames == 0 {
         writer.discard()?;
-        return Err(no_frames(input, options, &decoded));
+        return Err(match stretches {
+            [] => no_frames(input, options, &decoded),
+            [stretch, ..] => {
+                IngestError::input(&input.path, format!("gives no frame: {}", stretch.note()))
+            }
+        });
     }
-    let notes = notes(&promise, &decoded, &gaps, clock.mended(), source.notes());
+    let damage =
+        reading.lanes.iter().map(|lane| lane.damage()).fold(Damage::default(), Damage::and);
+    // Frames that nobody wanted were not all decoded.
+    let promised =
+        if thin.is_some() { Promise { frames: None, ..promise.clone() } } else { promise.clone() };
+    let notes = notes(&promised, &decoded, &gaps, stretches, clock.mended(), damage);
     let report = Report { expected_s: promise.duration_s, notes: notes.clone() };
     writer.finish(report)?;
     Ok(Outcome::Complete { folder, frames, notes })
@@ -166,60 +182,26 @@ pub fn stored_frames(
     Ok(Some(store.len()))
 }
 
-/// The last stored frame, by which the place in the source is found again.
-struct Anchor {
-    stamp: Stamp,
-    jpeg: Vec<u8>,
-}
-
 /// What earlier runs stored: the last frame, and the gaps between all.
-fn kept(writer: &StoreWriter) -> Result<(Option<Anchor>, Gaps), IngestError> {
-    let store = writer.stored()?;
+fn kept(store: &FrameStore) -> Result<(Option<Anchor>, Gaps), IngestError> {
     let mut gaps = Gaps::default();
     for frame in 0..store.len() {
         gaps.see(store.pts_us(frame)?);
     }
     let Some(last) = store.len().checked_sub(1) else { return Ok((None, gaps)) };
-    let stamp = Stamp { pts_us: store.pts_us(last)?, source_frame: store.source_frame(last)? };
-    Ok((Some(Anchor { stamp, jpeg: store.jpeg(last)?.to_vec() }), gaps))
+    let anchor = Anchor {
+        pts_us: store.pts_us(last)?,
+        source_frame: store.source_frame(last)?,
+        jpeg: store.jpeg(last)?.to_vec(),
+    };
+    Ok((Some(anchor), gaps))
 }
 
-/// The first frame that can be had: it tells the size of all.
-fn first_picture(
-    source: &mut dyn FrameSource,
-    input: &Input,
-    stop: &AtomicBool,
-    picture: &mut Mat,
-) -> Result<Stamp, IngestError> {
-    while let Some(stamp) = source.grab()? {
-        if source.retrieve(picture)? && !picture.empty() {
-            return Ok(stamp);
-        }
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    let what = "has no frame that can be decoded; copy or download it again";
-    Err(IngestError::input(&input.path, what))
-}
-
-/// Makes the source go on after the anchor, by a seek where that gives the very same frame.
-///
-/// Otherwise reading starts again, and all frames up to the number given back must be skipped.
-fn go_to(
-    source: &mut dyn FrameSource,
-    anchor: &Anchor,
-    format: Format,
-    picture: &mut Mat,
-) -> Result<Option<u64>, IngestError> {
-    let found = source.seek(anchor.stamp)?
-        && source.retrieve(picture)?
-        && Encoder::new(format)?.encode(picture)? == anchor.jpeg;
-    if found {
-        return Ok(None);
-    }
-    source.rewind()?;
-    Ok(Some(anchor.stamp.source_frame))
+/// The number of the stored frame with exactly this time stamp.
+fn number_at(store: &FrameStore, pts_us: i64) -> Option<u64> {
+    let frame = store.frame_at_us(pts_us).ok()?;
+    let is_same = store.pts_us(frame).ok()? == pts_us;
+    is_same.then(|| store.source_frame(frame).ok())?
 }
 
 fn no_frames(input: &Input, options: &IngestOptions, decoded: &Decoded) -> IngestError {

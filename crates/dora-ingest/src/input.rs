@@ -1,8 +1,10 @@
 //! What the user named: a video, a folder of images, or a list of images.
 
 use crate::error::IngestError;
-use crate::source::{FrameSource, ImageSequence, VideoFile};
-use dora_store::{IngestOptions, Source};
+use crate::source::ffmpeg::FfmpegVideo;
+use crate::source::opencv::OpenCvVideo;
+use crate::source::{Footage, ImageSequence};
+use dora_store::{Decoder, IngestOptions, Source};
 use std::cmp::Ordering;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -14,6 +16,14 @@ const IMAGE_EXTENSIONS: [&str; 9] =
     ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm"];
 /// Room for a million lines.
 const LONGEST_LIST_BYTES: u64 = 256 << 20;
+
+/// By what means frames are decoded; the frames are the same by any.
+#[derive(Debug, Clone, Default)]
+pub struct Means {
+    /// A kind of hardware decoder, as FFmpeg names them: `cuda`, `vaapi`. The CPU serves where there is
+    /// none.
+    pub hwaccel: Option<String>,
+}
 
 /// A video or images that exist and can be told apart from others.
 #[derive(Debug, Clone)]
@@ -83,9 +93,14 @@ impl Input {
     pub(crate) fn open(
         &self,
         options: &IngestOptions,
-    ) -> Result<Box<dyn FrameSource>, IngestError> {
+        means: &Means,
+    ) -> Result<Box<dyn Footage>, IngestError> {
+        let hwaccel = means.hwaccel.as_deref();
         Ok(match (&self.content, options.images_fps) {
-            (Content::Video(path), None) => Box::new(VideoFile::open(path)?),
+            (Content::Video(path), None) => match options.decoder {
+                Decoder::Ffmpeg => Box::new(FfmpegVideo::open(path, hwaccel, options.store_fps)?),
+                Decoder::OpenCv => Box::new(OpenCvVideo::open(path, hwaccel.is_some())?),
+            },
             (Content::Images(paths), Some(fps)) => Box::new(ImageSequence::new(paths.clone(), fps)),
             (Content::Video(_), Some(_)) => {
                 let what = "is a video with time stamps of its own; leave out `--fps`";
@@ -274,7 +289,7 @@ mod tests {
             jpeg_quality: 90,
             start_s: None,
             end_s: None,
-            images_fps: None,
+            ..IngestOptions::default()
         };
         let name = |options: &IngestOptions| {
             let folder = Input::identify(&video).unwrap().store_folder(Path::new("s"), options);

@@ -4,22 +4,27 @@
 //! stamps, scaled down by area and kept as JPEG in a [`dora_store`] frame store. An interrupted
 //! ingest goes on where it stopped, with the same result.
 //!
-//! This crate is the only one that links OpenCV; it never links libtorch.
+//! This crate is the only one that links FFmpeg and OpenCV; it never links libtorch.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
 pub mod command;
+mod encode;
 mod error;
 mod ingest;
 mod input;
+mod intake;
+mod picture;
 mod pipeline;
 mod progress;
 pub mod quiet;
 mod report;
-pub mod source;
+mod source;
+mod stills;
+mod thin;
 pub mod toy_walk;
 
 pub use error::IngestError;
 pub use ingest::{Outcome, ingest, stored_frames};
-pub use input::Input;
+pub use input::{Input, Means};

@@ -1,26 +1,31 @@
-//! Decode, scale, compress, store: one thread decodes, several scale and compress, the calling
-//! thread stores in order.
+//! Decode, scale and compress on all cores; store in order.
 //!
-//! A fixed number of pictures goes round, so memory is bounded whichever stage is slow: a picture
-//! comes back to the decoder only when its frame has been stored.
+//! Every lane decodes spans of the source, each into a queue of its own; the calling thread empties
+//! the queues in the order of the spans. A lane that is ahead waits when its queue is full, so
+//! memory is bounded. Lanes of which there are several compress what they decode; a single one leaves
+//! that to helpers.
 
 use crate::clock::RoughClock;
+use crate::encode::{Encoded, Encoder, Format};
 use crate::error::IngestError;
-use crate::source::{FrameSource, Stamp};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Size};
-use opencv::imgproc::{INTER_AREA, resize};
-use std::collections::BTreeMap;
+use crate::picture::Picture;
+use crate::source::{FrameSource, Reading, Span};
+use crate::thin::Thin;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
-/// Memory for pictures of full size that are on their way (a 4K one has 25 MB).
+/// Memory for pictures of full size that are on their way to a helper (a 4K one has 12 or 25 MB).
 const PICTURES_BYTES: usize = 256 << 20;
-/// Decoding is the limit long before more than this many workers have something to do.
-const MOST_WORKERS: usize = 8;
-/// Of small pictures, enough to decode on while a batch goes to disk.
+/// Of small pictures, enough to decode on while frames go to disk.
 const MOST_PICTURES: usize = 64;
+/// Memory for the stored frames that one lane may be ahead.
+const QUEUE_BYTES: usize = 96 << 20;
+/// At least so many frames, whatever their size.
+const SHORTEST_QUEUE: usize = 16;
+/// Decoding is the limit long before more than this many helpers have something to do.
+const MOST_HELPERS: usize = 8;
 
 /// Which frames are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -31,19 +36,11 @@ pub(crate) struct Range {
     pub(crate) start_us: i64,
     /// ... frames at or after it end the reading, ...
     pub(crate) end_us: i64,
-    /// ... and frames of the source up to this one are stored already.
+    /// ... and frames up to this number are stored already.
     pub(crate) after: Option<u64>,
 }
 
-/// Size and quality of the stored frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Format {
-    pub(crate) width_px: i32,
-    pub(crate) height_px: i32,
-    pub(crate) quality: u8,
-}
-
-/// How the decoder came to its end.
+/// How reading came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// No more frames.
@@ -56,11 +53,11 @@ pub(crate) enum End {
     Changed,
 }
 
-/// What the decoder saw.
+/// What was decoded.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoded {
     pub(crate) end: End,
-    /// The last frame's number in the source, wanted or not, ...
+    /// The last frame's number, wanted or not, ...
     pub(crate) last_frame: Option<u64>,
     /// ... and about when it is.
     pub(crate) last_us: i64,
@@ -70,228 +67,303 @@ pub(crate) struct Decoded {
     pub(crate) resized: u64,
 }
 
-impl Format {
-    /// The stored size for pictures of a size: the shorter side at most `short_side_px`.
-    pub(crate) fn for_picture(picture: &Mat, short_side_px: u32, quality: u8) -> Self {
-        let (width_px, height_px) = (picture.cols(), picture.rows());
-        let short_px = f64::from(width_px.min(height_px).max(1));
-        let scale = (f64::from(short_side_px) / short_px).min(1.0);
-        let scaled = |side_px: i32| (f64::from(side_px) * scale).round().max(1.0) as i32;
-        Self { width_px: scaled(width_px), height_px: scaled(height_px), quality }
-    }
+/// What a lane tells of its span, in order.
+enum Message {
+    Frame {
+        /// As the decoder says.
+        raw_us: i64,
+        /// About, where that is wrong.
+        time_us: i64,
+        shot: Shot,
+    },
+    /// The span has no more frames.
+    SpanEnds,
+    /// The next frame lies behind the wanted range.
+    RangeEnds,
+    Failed(IngestError),
 }
 
-/// Scales and compresses pictures, one after the other.
-pub(crate) struct Encoder {
-    format: Format,
-    compressor: Compressor,
-    scaled: Mat,
+/// What became of a frame.
+enum Shot {
+    /// Not wanted.
+    Skipped,
+    /// Could not be converted.
+    Lost,
+    Ready(Encoded),
+    /// A helper has it.
+    Coming(Receiver<Result<Encoded, IngestError>>),
 }
 
-impl Encoder {
-    pub(crate) fn new(format: Format) -> Result<Self, IngestError> {
-        let compressor = Compressor::new().and_then(|mut compressor| {
-            compressor.set_quality(i32::from(format.quality))?;
-            compressor.set_subsamp(Subsamp::Sub2x2)?;
-            Ok(compressor)
-        });
-        let compressor = compressor.map_err(|source| IngestError::Frame {
-            doing: "compress",
-            width_px: format.width_px,
-            height_px: format.height_px,
-            source: source.into(),
-        })?;
-        Ok(Self { format, compressor, scaled: Mat::default() })
-    }
+/// A picture for a helper, and where to send what it makes of it.
+type Job = (Picture, Sender<Result<Encoded, IngestError>>);
 
-    /// The JPEG file of a BGR picture.
-    pub(crate) fn encode(&mut self, picture: &Mat) -> Result<Vec<u8>, IngestError> {
-        let (width_px, height_px) = (picture.cols(), picture.rows());
-        fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-            doing: &'static str,
-            (width_px, height_px): (i32, i32),
-        ) -> impl FnOnce(E) -> IngestError {
-            move |source| IngestError::Frame { doing, width_px, height_px, source: source.into() }
-        }
-        let size_px = (width_px, height_px);
-        let mut pixels = picture;
-        if size_px != (self.format.width_px, self.format.height_px) {
-            let target = Size::new(self.format.width_px, self.format.height_px);
-            // Averages all pixels under a new one: no aliasing at any factor.
-            resize(picture, &mut self.scaled, target, 0.0, 0.0, INTER_AREA)
-                .map_err(failed("scale", size_px))?;
-            pixels = &self.scaled;
-        }
-        let image = Image {
-            pixels: pixels.data_bytes().map_err(failed("compress", size_px))?,
-            width: self.format.width_px as usize,
-            pitch: self.format.width_px as usize * 3,
-            height: self.format.height_px as usize,
-            format: PixelFormat::BGR,
-        };
-        self.compressor.compress_to_vec(image).map_err(failed("compress", size_px))
-    }
-}
-
-/// A frame on its way, `order` counts from 0; without a picture when it is not wanted.
-struct Frame {
-    order: u64,
-    stamp: Stamp,
-    bgr: Option<Mat>,
-}
-
-/// A frame that can be stored; without a JPEG when it is not wanted.
-struct Encoded {
-    frame: Frame,
-    jpeg: Option<Vec<u8>>,
-}
-
-/// Runs the stages until the source, the range or the user ends it, or one of them fails.
-///
-/// `current` is a frame that was grabbed before. `store` gets every frame in order, with its JPEG
-/// when it is wanted: those that are skipped tell about time.
+/// Decodes what is wanted. `store` gets every frame in order, with its number, the decoder's time stamp
+/// and, where it is wanted, the stored picture: those that are skipped tell about time.
 pub(crate) fn run(
-    source: &mut dyn FrameSource,
-    current: Option<Stamp>,
+    reading: &mut Reading,
     range: Range,
+    thin: Option<Thin>,
     format: Format,
-    picture_bytes: usize,
     stop: &AtomicBool,
-    mut store: impl FnMut(Stamp, Option<Vec<u8>>) -> Result<(), IngestError>,
+    mut store: impl FnMut(u64, i64, Option<Encoded>) -> Result<(), IngestError>,
 ) -> Result<Decoded, IngestError> {
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
-    let pictures = (PICTURES_BYTES / picture_bytes.max(1)).clamp(workers + 2, MOST_PICTURES);
-    let (free_out, free_in) = bounded(pictures);
-    let (frames_out, frames_in) = bounded(pictures);
-    let (encoded_out, encoded_in) = bounded(pictures);
-    for _ in 0..pictures {
-        // There is room for all of them.
-        let _ = free_out.send(Mat::default());
-    }
-    thread::scope(|scope| {
-        let skipped_out = encoded_out.clone();
-        let decoder = scope.spawn(move || {
-            let out = Out { free: free_in, frames: frames_out, skipped: skipped_out };
-            decode(source, current, range, stop, &out)
-        });
-        for _ in 0..workers {
-            let (frames_in, encoded_out) = (frames_in.clone(), encoded_out.clone());
-            scope.spawn(move || encode(format, &frames_in, &encoded_out));
+    let Reading { lanes, spans, first_frame } = reading;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let alone = lanes.len() == 1;
+    let picture_bytes = format.source_px.0 as usize * format.source_px.1 as usize * 3;
+    let pictures = (PICTURES_BYTES / picture_bytes.max(1)).clamp(2, MOST_PICTURES);
+    let queue = (QUEUE_BYTES / format.jpeg_bytes().max(1)).clamp(SHORTEST_QUEUE, 4096);
+    let queue = if alone { queue.min(pictures) } else { queue };
+
+    let (queues_out, queues) = unbounded();
+    let plan = Plan {
+        open: Mutex::new(Some(OpenPlan {
+            first_frame: Some(*first_frame),
+            spans: spans.as_mut(),
+            queues: queues_out,
+        })),
+        queue,
+        range,
+        thin,
+        stop,
+    };
+    let (jobs_out, jobs) = bounded::<Job>(pictures);
+    let (spares_out, spares) = bounded::<Picture>(pictures);
+    let decoded = thread::scope(|scope| {
+        for _ in 0..if alone { cores.min(MOST_HELPERS) } else { 0 } {
+            let (jobs, spares) = (jobs.clone(), spares_out.clone());
+            scope.spawn(move || help(format, &jobs, &spares));
         }
-        drop((frames_in, encoded_out));
-        let stored = store_in_order(encoded_in, free_out, &mut store);
-        // Its channels are closed by now, so the decoder ends even if storing failed.
-        let decoded = match decoder.join() {
-            Ok(decoded) => decoded,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        stored.and(decoded)
+        drop((jobs, spares_out));
+        let plan = &plan;
+        for lane in lanes.iter_mut() {
+            let helpers = alone.then(|| (jobs_out.clone(), spares.clone()));
+            let lane: &mut dyn FrameSource = lane.as_mut();
+            scope.spawn(move || {
+                run_lane(
+                    lane,
+                    plan,
+                    match helpers {
+                        Some((jobs, spares)) => Maker::Helpers { jobs, spares },
+                        None => Maker::Own { format, encoder: None },
+                    },
+                );
+            });
+        }
+        drop(jobs_out);
+        let stored = store_in_order(queues, *first_frame, &mut store);
+        // Every queue has lost its reader by now, so every lane ends, whatever the reason.
+        plan.end();
+        stored
+    });
+    decoded.map(|mut decoded| {
+        if decoded.end == End::Source && decoded.last_frame < range.after {
+            decoded.end = End::Changed;
+        }
+        decoded
     })
 }
 
-/// The decoder's side of the channels.
-struct Out {
-    free: Receiver<Mat>,
-    frames: Sender<Frame>,
-    skipped: Sender<Result<Encoded, IngestError>>,
-}
-
-fn decode(
-    source: &mut dyn FrameSource,
-    mut current: Option<Stamp>,
+/// What the lanes share.
+struct Plan<'a> {
+    /// Nothing when no more spans are wanted.
+    open: Mutex<Option<OpenPlan<'a>>>,
+    queue: usize,
     range: Range,
-    stop: &AtomicBool,
-    out: &Out,
-) -> Result<Decoded, IngestError> {
-    let mut seen = Decoded { end: End::Source, last_frame: None, last_us: 0, lost: 0, resized: 0 };
+    thin: Option<Thin>,
+    stop: &'a AtomicBool,
+}
+
+struct OpenPlan<'a> {
+    /// The number of the first frame, until the first span is taken.
+    first_frame: Option<u64>,
+    spans: &'a mut (dyn Iterator<Item = Result<Span, IngestError>> + Send),
+    /// For the calling thread: the queue of every span, in order.
+    queues: Sender<Receiver<Message>>,
+}
+
+/// A span for a lane.
+struct Task {
+    span: Result<Span, IngestError>,
+    /// The number of its first frame, where that is known before.
+    first_frame: Option<u64>,
+    queue: Sender<Message>,
+}
+
+impl Plan<'_> {
+    fn next(&self) -> Option<Task> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = open.as_mut()?;
+        if let Some(span) = plan.spans.next() {
+            let (queue, messages) = bounded(self.queue);
+            let first_frame = plan.first_frame.take();
+            if plan.queues.send(messages).is_ok() {
+                return Some(Task { span, first_frame, queue });
+            }
+        }
+        *open = None;
+        None
+    }
+
+    fn end(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Who scales and compresses the pictures of a lane.
+enum Maker {
+    /// The lane itself.
+    Own { format: Format, encoder: Option<Encoder> },
+    /// Threads that do nothing else; they give pictures back, to be used again.
+    Helpers { jobs: Sender<Job>, spares: Receiver<Picture> },
+}
+
+/// Takes span after span, until there are no more or nobody listens.
+fn run_lane(lane: &mut dyn FrameSource, plan: &Plan<'_>, mut maker: Maker) {
+    while let Some(Task { span, first_frame, queue }) = plan.next() {
+        let ran = span.and_then(|span| run_span(lane, span, first_frame, plan, &mut maker, &queue));
+        let last = match ran {
+            Ok(Some(last)) => last,
+            Ok(None) => break,
+            Err(error) => Message::Failed(error),
+        };
+        let goes_on = matches!(last, Message::SpanEnds);
+        // Nobody listens when another lane has failed first.
+        if queue.send(last).is_err() || !goes_on {
+            break;
+        }
+    }
+}
+
+/// Decodes a span; gives the message to end it with, nothing when nobody wants one.
+fn run_span(
+    lane: &mut dyn FrameSource,
+    span: Span,
+    first_frame: Option<u64>,
+    plan: &Plan<'_>,
+    maker: &mut Maker,
+    queue: &Sender<Message>,
+) -> Result<Option<Message>, IngestError> {
+    let range = plan.range;
     let mut clock = RoughClock::new(range.interval_us);
-    let mut size_px = None;
-    let mut spare = None;
-    for order in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            seen.end = End::Stopped;
-            break;
+    let mut number = first_frame;
+    let mut picture = None;
+    lane.enter(span)?;
+    while let Some(raw_us) = lane.grab()? {
+        if plan.stop.load(Ordering::Relaxed) {
+            return Ok(None);
         }
-        let next = match current.take() {
-            Some(stamp) => Some(stamp),
-            None => source.grab()?,
-        };
-        let Some(stamp) = next else {
-            if seen.last_frame < range.after {
-                seen.end = End::Changed;
-            }
-            break;
-        };
-        let time_us = clock.time_us(stamp.pts_us);
+        let time_us = clock.time_us(raw_us);
         if time_us >= range.end_us {
-            seen.end = End::Range;
-            break;
+            return Ok(Some(Message::RangeEnds));
         }
-        (seen.last_frame, seen.last_us) = (Some(stamp.source_frame), time_us);
-        let mut bgr = None;
-        if time_us >= range.start_us && Some(stamp.source_frame) > range.after {
-            // A channel's other end is gone only when a later stage has failed and says why.
-            let Some(mut picture) = spare.take().or_else(|| out.free.recv().ok()) else { break };
-            if source.retrieve(&mut picture)? {
-                let found_px = (picture.cols(), picture.rows());
-                seen.resized += u64::from(*size_px.get_or_insert(found_px) != found_px);
-                bgr = Some(picture);
-            } else {
-                seen.lost += 1;
-                spare = Some(picture);
-            }
-        }
-        let frame = Frame { order, stamp, bgr };
-        let sent = match frame.bgr {
-            Some(_) => out.frames.send(frame).is_ok(),
-            None => out.skipped.send(Ok(Encoded { frame, jpeg: None })).is_ok(),
+        // Later spans begin after what is stored; the last stored frame is looked at again.
+        let is_stored = number.is_some_and(|number| Some(number) < range.after);
+        let is_last_stored = number.is_some() && number == range.after;
+        number = number.map(|number| number + 1);
+        let is_in_grid = plan.thin.is_none_or(|thin| thin.may_want(time_us)) || is_last_stored;
+        let shot = if time_us < range.start_us || is_stored || !is_in_grid {
+            Shot::Skipped
+        } else {
+            maker.make(lane, &mut picture)?
         };
-        if !sent {
-            break;
+        if queue.send(Message::Frame { raw_us, time_us, shot }).is_err() {
+            return Ok(None);
         }
     }
-    Ok(seen)
+    Ok(Some(Message::SpanEnds))
 }
 
-fn encode(
-    format: Format,
-    frames: &Receiver<Frame>,
-    encoded: &Sender<Result<Encoded, IngestError>>,
-) {
-    let mut encoder = match Encoder::new(format) {
-        Ok(encoder) => encoder,
-        Err(error) => {
-            // Nobody listens when another stage failed first.
-            let _ = encoded.send(Err(error));
-            return;
+impl Maker {
+    /// Makes the frame that the lane grabbed last ready for the store, or sees to it.
+    fn make(
+        &mut self,
+        lane: &mut dyn FrameSource,
+        picture: &mut Option<Picture>,
+    ) -> Result<Shot, IngestError> {
+        if let Self::Helpers { spares, .. } = self
+            && picture.is_none()
+        {
+            *picture = spares.try_recv().ok();
         }
-    };
-    for frame in frames {
-        let jpeg = frame.bgr.as_ref().map(|bgr| encoder.encode(bgr)).transpose();
-        if encoded.send(jpeg.map(|jpeg| Encoded { frame, jpeg })).is_err() {
-            break;
+        if !lane.retrieve(picture)? {
+            return Ok(Shot::Lost);
         }
-    }
-}
-
-fn store_in_order(
-    encoded: Receiver<Result<Encoded, IngestError>>,
-    free: Sender<Mat>,
-    store: &mut impl FnMut(Stamp, Option<Vec<u8>>) -> Result<(), IngestError>,
-) -> Result<(), IngestError> {
-    let mut waiting = BTreeMap::new();
-    let mut next = 0;
-    for encoded in encoded {
-        let encoded = encoded?;
-        waiting.insert(encoded.frame.order, encoded);
-        while let Some(Encoded { frame, jpeg }) = waiting.remove(&next) {
-            store(frame.stamp, jpeg)?;
-            next += 1;
-            if let Some(bgr) = frame.bgr {
-                // The decoder may have come to its end.
-                let _ = free.send(bgr);
+        match self {
+            Self::Own { format, encoder } => {
+                let Some(picture) = picture else { return Ok(Shot::Lost) };
+                Ok(Shot::Ready(encoder_in(encoder, *format)?.encode(picture)?))
+            }
+            Self::Helpers { jobs, .. } => {
+                let Some(picture) = picture.take() else { return Ok(Shot::Lost) };
+                let (sender, coming) = bounded(1);
+                // Helpers end only after the lane.
+                let _ = jobs.send((picture, sender));
+                Ok(Shot::Coming(coming))
             }
         }
     }
-    Ok(())
+}
+
+/// Scales and compresses what a lane sends.
+fn help(format: Format, jobs: &Receiver<Job>, spares: &Sender<Picture>) {
+    let mut encoder = None;
+    for (picture, sender) in jobs {
+        let encoded = encoder_in(&mut encoder, format).and_then(|encoder| encoder.encode(&picture));
+        // Whoever waited for it may have ended.
+        let _ = sender.send(encoded);
+        if matches!(picture, Picture::Bgr(_)) {
+            let _ = spares.try_send(picture);
+        }
+    }
+}
+
+/// The encoder that is there, or a new one.
+fn encoder_in(slot: &mut Option<Encoder>, format: Format) -> Result<&mut Encoder, IngestError> {
+    Ok(match slot {
+        Some(encoder) => encoder,
+        None => slot.insert(Encoder::new(format)?),
+    })
+}
+
+/// Hands every frame on, queue after queue.
+fn store_in_order(
+    queues: Receiver<Receiver<Message>>,
+    first_frame: u64,
+    store: &mut impl FnMut(u64, i64, Option<Encoded>) -> Result<(), IngestError>,
+) -> Result<Decoded, IngestError> {
+    let mut decoded =
+        Decoded { end: End::Source, last_frame: None, last_us: 0, lost: 0, resized: 0 };
+    let mut number = first_frame;
+    'spans: for queue in queues {
+        for message in queue {
+            let (raw_us, time_us, shot) = match message {
+                Message::Frame { raw_us, time_us, shot } => (raw_us, time_us, shot),
+                Message::SpanEnds => continue 'spans,
+                Message::RangeEnds => {
+                    decoded.end = End::Range;
+                    return Ok(decoded);
+                }
+                Message::Failed(error) => return Err(error),
+            };
+            let encoded = match shot {
+                Shot::Ready(encoded) => Some(encoded),
+                // The helper ends without an answer only by a panic, which the scope passes on.
+                Shot::Coming(coming) => coming.recv().ok().transpose()?,
+                Shot::Skipped => None,
+                Shot::Lost => {
+                    decoded.lost += 1;
+                    None
+                }
+            };
+            decoded.resized += u64::from(encoded.as_ref().is_some_and(|frame| frame.is_resized));
+            (decoded.last_frame, decoded.last_us) = (Some(number), time_us);
+            store(number, raw_us, encoded)?;
+            number += 1;
+        }
+        // The lane gave up without a word.
+        decoded.end = End::Stopped;
+        return Ok(decoded);
+    }
+    Ok(decoded)
 }

@@ -7,6 +7,15 @@ use std::process::Command;
 const VARIABLES: [(&str, &str); 2] =
     [("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")];
 
+/// Keeps FFmpeg's messages off stderr where we call it ourselves, or lets its warnings through.
+pub fn silence_ffmpeg(is_silent: bool) {
+    ffmpeg::log::set_level(if is_silent {
+        ffmpeg::log::Level::Quiet
+    } else {
+        ffmpeg::log::Level::Warning
+    });
+}
+
 /// Starts this program anew, in the same process, with both libraries told to be silent.
 ///
 /// They read the environment, which a process cannot safely change for itself. Values that the user

@@ -1,7 +1,8 @@
 //! What was lost or odd, in sentences.
 
 use crate::pipeline::{Decoded, End};
-use crate::source::Promise;
+use crate::source::{Damage, Promise};
+use crate::stills::Stretch;
 
 /// The most gaps that are listed one by one.
 const MOST_GAPS: usize = 10;
@@ -36,10 +37,15 @@ impl Gaps {
         self.frames += 1;
     }
 
-    fn notes(&self) -> Vec<String> {
+    /// Sentences about them, but for those where frames were left out.
+    fn notes(&self, left_out: &[Stretch]) -> Vec<String> {
+        let is_left_out = |&&(from_us, to_us): &&(i64, i64)| {
+            left_out.iter().any(|stretch| stretch.from_us < to_us && from_us < stretch.to_us)
+        };
         let mut notes: Vec<String> = self
             .found
             .iter()
+            .filter(|gap| !is_left_out(gap))
             .map(|&(from_us, to_us)| {
                 let gap_s = to_us.saturating_sub(from_us) as f64 * 1e-6;
                 format!("{gap_s:.1} s without a frame at {}", clock_time(from_us as f64 * 1e-6))
@@ -57,8 +63,9 @@ pub(crate) fn notes(
     promise: &Promise,
     decoded: &Decoded,
     gaps: &Gaps,
+    left_out: &[Stretch],
     mended: u64,
-    of_source: Vec<String>,
+    damage: Damage,
 ) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(last_frame) = decoded.last_frame.filter(|_| decoded.end == End::Source) {
@@ -89,8 +96,19 @@ pub(crate) fn notes(
     if mended > decoded.last_frame.unwrap_or(0) / 100 {
         notes.push(format!("{mended} frames had no good time stamp and were given one"));
     }
-    notes.extend(of_source);
-    notes.extend(gaps.notes());
+    if damage.packets > 0 {
+        let count = damage.packets;
+        notes.push(format!("{count} damaged pieces could not be decoded and were skipped"));
+    }
+    if damage.concealed > 0 {
+        let count = damage.concealed;
+        notes.push(format!("{count} frames are damaged in part, and the decoder filled the holes"));
+    }
+    notes.extend(left_out.iter().take(MOST_GAPS).map(Stretch::note));
+    if left_out.len() > MOST_GAPS {
+        notes.push(format!("{} more such stretches", left_out.len() - MOST_GAPS));
+    }
+    notes.extend(gaps.notes(left_out));
     notes
 }
 
@@ -112,14 +130,14 @@ mod tests {
         for frame in 0..100 {
             gaps.see(frame * 33_333 + if frame > 60 { 2_000_000 } else { 0 });
         }
-        assert_eq!(gaps.notes(), ["2.0 s without a frame at 0:00:02.0"]);
+        assert_eq!(gaps.notes(&[]), ["2.0 s without a frame at 0:00:02.0"]);
         // One image a second has no gaps.
         let mut slow = Gaps::default();
         (0..100).for_each(|frame| slow.see(frame * 1_000_000));
-        assert!(slow.notes().is_empty());
+        assert!(slow.notes(&[]).is_empty());
         let mut torn = Gaps::default();
         (0..100i64).for_each(|frame| torn.see(frame * 33_333 + frame / 6 * 900_000));
-        assert_eq!(torn.notes().len(), MOST_GAPS + 1);
+        assert_eq!(torn.notes(&[]).len(), MOST_GAPS + 1);
     }
 
     #[test]
@@ -134,7 +152,10 @@ mod tests {
             let last_us = (frames as i64 - 1) * 33_333;
             let last_frame = Some(frames - 1);
             let decoded = Decoded { end, last_frame, last_us, lost: 0, resized: 0 };
-            assert_eq!(notes(promise, &decoded, &Gaps::default(), 0, Vec::new()), expected);
+            assert_eq!(
+                notes(promise, &decoded, &Gaps::default(), &[], 0, Damage::default()),
+                expected
+            );
         };
         check(&promise, 300, End::Source, &[]);
         check(&promise, 298, End::Source, &[]);

@@ -45,6 +45,37 @@ pub struct IngestOptions {
     pub end_s: Option<f64>,
     /// Images only: frames per second.
     pub images_fps: Option<f64>,
+    /// At most so many frames a second are kept; all where nothing is said.
+    pub store_fps: Option<f64>,
+    /// Whether blank and frozen stretches are kept.
+    pub keep_stills: bool,
+    /// What decoded the video: the pixels differ a little.
+    pub decoder: Decoder,
+}
+
+impl Default for IngestOptions {
+    /// Everything, at 576 lines and quality 90.
+    fn default() -> Self {
+        Self {
+            short_side_px: 576,
+            jpeg_quality: 90,
+            start_s: None,
+            end_s: None,
+            images_fps: None,
+            store_fps: None,
+            keep_stills: false,
+            decoder: Decoder::Ffmpeg,
+        }
+    }
+}
+
+/// A video decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decoder {
+    /// FFmpeg's libraries: luma and chroma are scaled as they are.
+    Ffmpeg,
+    /// OpenCV: by way of RGB.
+    OpenCv,
 }
 
 /// Written when the last frame is stored.
@@ -76,7 +107,7 @@ pub(crate) struct IndexHeader {
 impl Record for StoreHeader {
     const NAME: &'static str = "frame store header";
     const MAGIC: [u8; 8] = *b"DORAHEAD";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 impl Record for Complete {
@@ -127,6 +158,9 @@ impl StoreHeader {
             options.start_s,
             options.end_s,
             options.images_fps,
+            options.store_fps,
+            options.keep_stills,
+            options.decoder,
             width_px,
             height_px
         );
@@ -282,7 +316,7 @@ mod tests {
                 jpeg_quality: 90,
                 start_s: None,
                 end_s: Some(2.5),
-                images_fps: None,
+                ..IngestOptions::default()
             },
             width_px: 1024,
             height_px: 576,

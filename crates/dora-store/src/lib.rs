@@ -29,6 +29,6 @@ mod recover;
 mod writer;
 
 pub use error::StoreError;
-pub use format::{Complete, IngestOptions, Report, Source, StoreHeader};
+pub use format::{Complete, Decoder, IngestOptions, Report, Source, StoreHeader};
 pub use reader::FrameStore;
 pub use writer::{Resumed, StoreWriter};

@@ -17,7 +17,7 @@ fn header() -> StoreHeader {
             jpeg_quality: 90,
             start_s: None,
             end_s: None,
-            images_fps: None,
+            ..IngestOptions::default()
         },
         width_px: 1024,
         height_px: 576,

@@ -1,14 +1,15 @@
 //! A folder or list of images as a video of constant frame rate.
 
-use super::{FrameSource, Promise, Stamp};
+use super::{Begin, Footage, FrameSource, Promise, Reading, Span};
 use crate::error::IngestError;
+use crate::picture::Picture;
 use opencv::core::{Mat, MatTraitConst};
 use opencv::imgcodecs::{IMREAD_COLOR, imread};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Images of one size, shown at a constant rate.
 #[derive(Debug)]
-pub struct ImageSequence {
+pub(crate) struct ImageSequence {
     paths: Vec<PathBuf>,
     fps: f64,
     next: usize,
@@ -17,35 +18,34 @@ pub struct ImageSequence {
 
 impl ImageSequence {
     /// `paths` in the order of time; `fps` above 0.
-    pub fn new(paths: Vec<PathBuf>, fps: f64) -> Self {
+    pub(crate) fn new(paths: Vec<PathBuf>, fps: f64) -> Self {
         Self { paths, fps, next: 0, size_px: None }
     }
 
-    fn stamp(&self, image: usize) -> Stamp {
-        let pts_us = (image as f64 * 1e6 / self.fps).round() as i64;
-        Stamp { pts_us, source_frame: image as u64 }
+    fn pts_us(&self, image: usize) -> i64 {
+        (image as f64 * 1e6 / self.fps).round() as i64
     }
 }
 
 impl FrameSource for ImageSequence {
-    fn grab(&mut self) -> Result<Option<Stamp>, IngestError> {
+    fn enter(&mut self, _: Span) -> Result<(), IngestError> {
+        Ok(())
+    }
+
+    fn grab(&mut self) -> Result<Option<i64>, IngestError> {
         if self.next == self.paths.len() {
             return Ok(None);
         }
         self.next += 1;
-        Ok(Some(self.stamp(self.next - 1)))
+        Ok(Some(self.pts_us(self.next - 1)))
     }
 
-    fn retrieve(&mut self, picture: &mut Mat) -> Result<bool, IngestError> {
+    fn retrieve(&mut self, picture: &mut Option<Picture>) -> Result<bool, IngestError> {
         let Some(path) = self.next.checked_sub(1).and_then(|image| self.paths.get(image)) else {
             return Ok(false);
         };
-        *picture = imread(path, IMREAD_COLOR).map_err(IngestError::opencv("read", path))?;
-        if picture.empty() {
-            let what = "is not an image that OpenCV can read; repair it or leave it out";
-            return Err(IngestError::input(path, what));
-        }
-        let (width_px, height_px) = (picture.cols(), picture.rows());
+        let image = read(path)?;
+        let (width_px, height_px) = (image.cols(), image.rows());
         let expected_px = *self.size_px.get_or_insert((width_px, height_px));
         if (width_px, height_px) != expected_px {
             let what = format!(
@@ -55,21 +55,12 @@ impl FrameSource for ImageSequence {
             );
             return Err(IngestError::input(path, what));
         }
+        *picture = Some(Picture::Bgr(image));
         Ok(true)
     }
+}
 
-    fn seek(&mut self, to: Stamp) -> Result<bool, IngestError> {
-        let image = usize::try_from(to.source_frame).ok().filter(|&image| image < self.paths.len());
-        let Some(image) = image.filter(|&image| self.stamp(image) == to) else { return Ok(false) };
-        self.next = image + 1;
-        Ok(true)
-    }
-
-    fn rewind(&mut self) -> Result<(), IngestError> {
-        self.next = 0;
-        Ok(())
-    }
-
+impl Footage for ImageSequence {
     fn promise(&self) -> Promise {
         Promise {
             interval_us: (1e6 / self.fps).round() as i64,
@@ -79,32 +70,56 @@ impl FrameSource for ImageSequence {
         }
     }
 
-    fn last_steps_us(&self, _count: usize) -> Option<Vec<i64>> {
-        // Every stamp is good already.
+    fn describe(&self) -> Option<String> {
         None
     }
 
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
+    fn size_px(&mut self) -> Result<(u32, u32), IngestError> {
+        // There is one: a folder or list without images is refused before.
+        let image = self.paths.first().map(|path| read(path)).transpose()?.unwrap_or_default();
+        self.size_px = Some((image.cols(), image.rows()));
+        Ok(Picture::Bgr(image).size_px())
     }
+
+    fn read(mut self: Box<Self>, begin: &Begin<'_>) -> Result<Reading, IngestError> {
+        let anchor = begin.anchor.and_then(|anchor| usize::try_from(anchor.source_frame).ok());
+        let is_there = |&image: &usize| {
+            image < self.paths.len() && begin.anchor.is_some_and(|a| a.pts_us == self.pts_us(image))
+        };
+        self.next = anchor.filter(is_there).unwrap_or(0);
+        let (first_frame, spans) = (self.next as u64, std::iter::once(Ok(Span::WHOLE)));
+        Ok(Reading { lanes: vec![self], spans: Box::new(spans), first_frame })
+    }
+}
+
+fn read(path: &Path) -> Result<Mat, IngestError> {
+    let image = imread(path, IMREAD_COLOR).map_err(IngestError::opencv("read", path))?;
+    if image.empty() {
+        let what = "is not an image that OpenCV can read; repair it or leave it out";
+        return Err(IngestError::input(path, what));
+    }
+    Ok(image)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Stamp;
 
     #[test]
-    fn a_seek_gives_the_frame_after() {
+    fn reading_goes_on_at_the_last_stored_image() {
         let paths = (0..100).map(|image| PathBuf::from(format!("{image}.png"))).collect();
-        let mut images = ImageSequence::new(paths, 3.0);
-        let stamps: Vec<Stamp> = std::iter::from_fn(|| images.grab().unwrap()).collect();
-        assert_eq!(stamps.len(), 100);
-        assert_eq!(stamps[50], Stamp { pts_us: 16_666_667, source_frame: 50 });
-        assert!(images.seek(stamps[50]).unwrap());
-        assert_eq!(images.grab().unwrap(), Some(stamps[51]));
-        assert!(!images.seek(Stamp { pts_us: 1, source_frame: 50 }).unwrap());
-        assert!(!images.seek(Stamp { pts_us: 0, source_frame: u64::MAX }).unwrap());
-        images.rewind().unwrap();
-        assert_eq!(images.grab().unwrap(), Some(stamps[0]));
+        let images = ImageSequence::new(paths, 3.0);
+        let begin = |stamp: Option<Stamp>| {
+            let begin = Begin { start_us: i64::MIN, anchor: stamp, stored: &|_| None };
+            let images = ImageSequence::new(images.paths.clone(), 3.0);
+            let mut reading = Box::new(images).read(&begin).unwrap();
+            (reading.first_frame, reading.lanes[0].grab().unwrap())
+        };
+        assert_eq!(begin(None), (0, Some(0)));
+        let stamp = Stamp { pts_us: 16_666_667, source_frame: 50 };
+        assert_eq!(begin(Some(stamp)), (50, Some(16_666_667)));
+        assert_eq!(begin(Some(Stamp { pts_us: 1, source_frame: 50 })), (0, Some(0)));
+        assert_eq!(begin(Some(Stamp { pts_us: 0, source_frame: u64::MAX })), (0, Some(0)));
     }
 }

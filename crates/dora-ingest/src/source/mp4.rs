@@ -19,7 +19,13 @@ pub(crate) struct Mp4 {
     pub(crate) has_index: bool,
     /// How far the last box reaches beyond the file's end.
     pub(crate) missing_bytes: u64,
+    /// How the first video is to be turned, where it says so: the display matrix, by rows.
+    pub(crate) matrix: Option<[i32; 9]>,
 }
+
+/// What is wrong with a file without its index.
+pub(crate) const NO_INDEX: &str = "is cut: its index (`moov`) is missing, and without it nothing can be decoded; copy or download \
+     the file again";
 
 /// Reads the boxes; nothing when the file does not start as an MP4.
 pub(crate) fn probe(path: &Path) -> io::Result<Option<Mp4>> {
@@ -35,7 +41,21 @@ pub(crate) fn probe(path: &Path) -> io::Result<Option<Mp4>> {
         mp4.missing_bytes = found.end.saturating_sub(file_bytes);
         mp4.has_index |= &found.name == b"moov" && mp4.missing_bytes == 0;
     }
+    mp4.matrix = matrix(&mut file, file_bytes)?;
     Ok(Some(mp4))
+}
+
+/// The display matrix of the first video track.
+fn matrix(file: &mut File, file_bytes: u64) -> io::Result<Option<[i32; 9]>> {
+    let Some((track, _)) = video_track(file, file_bytes)? else { return Ok(None) };
+    let header = table(file, track, b"tkhd")?;
+    let at = if header.first() == Some(&1) { 52 } else { 40 };
+    let Some(bytes) = header.get(at..at + 36) else { return Ok(None) };
+    let mut matrix = [0; 9];
+    for (number, bytes) in matrix.iter_mut().zip(bytes.chunks_exact(4)) {
+        *number = i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    Ok(Some(matrix))
 }
 
 /// The number of frames of the first video track, and the intervals before each of the last
@@ -45,19 +65,24 @@ pub(crate) fn probe(path: &Path) -> io::Result<Option<Mp4>> {
 pub(crate) fn last_steps_us(path: &Path, count: usize) -> io::Result<Option<(u64, Vec<i64>)>> {
     let mut file = File::open(path)?;
     let file_bytes = file.metadata()?.len();
+    let Some((_, media)) = video_track(&mut file, file_bytes)? else { return Ok(None) };
+    let Some(information) = child(&mut file, media, b"minf")? else { return Ok(None) };
+    let Some(samples) = child(&mut file, information, b"stbl")? else { return Ok(None) };
+    let header = table(&mut file, media, b"mdhd")?;
+    let durations = table(&mut file, samples, b"stts")?;
+    let offsets = table(&mut file, samples, b"ctts")?;
+    Ok(steps_us(&header, &durations, &offsets, count))
+}
+
+/// The first video track, and the `mdia` box in it.
+fn video_track(file: &mut File, file_bytes: u64) -> io::Result<Option<(Mp4Box, Mp4Box)>> {
     let whole = Mp4Box { name: *b"file", content: 0, end: file_bytes };
-    let Some(movie) = child(&mut file, whole, b"moov")? else { return Ok(None) };
-    for track in boxes(&mut file, movie.content, movie.end)? {
-        let Some(media) = child(&mut file, track, b"mdia")? else { continue };
-        if table(&mut file, media, b"hdlr")?.get(8..12) != Some(b"vide") {
-            continue;
+    let Some(movie) = child(file, whole, b"moov")? else { return Ok(None) };
+    for track in boxes(file, movie.content, movie.end)? {
+        let Some(media) = child(file, track, b"mdia")? else { continue };
+        if table(file, media, b"hdlr")?.get(8..12) == Some(b"vide") {
+            return Ok(Some((track, media)));
         }
-        let Some(information) = child(&mut file, media, b"minf")? else { break };
-        let Some(samples) = child(&mut file, information, b"stbl")? else { break };
-        let header = table(&mut file, media, b"mdhd")?;
-        let durations = table(&mut file, samples, b"stts")?;
-        let offsets = table(&mut file, samples, b"ctts")?;
-        return Ok(steps_us(&header, &durations, &offsets, count));
     }
     Ok(None)
 }
@@ -189,7 +214,7 @@ mod tests {
 
     #[test]
     fn whole_and_cut_files_are_told_apart() {
-        let whole = Mp4 { has_index: true, missing_bytes: 0 };
+        let whole = Mp4 { has_index: true, ..Mp4::default() };
         let file = [of(b"ftyp", b"isom"), of(b"moov", &[1; 30]), of(b"mdat", &[7; 50])].concat();
         check(&file, Some(whole));
         check(&file[..file.len() - 20], Some(Mp4 { missing_bytes: 20, ..whole }));

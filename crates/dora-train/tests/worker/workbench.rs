@@ -74,7 +74,7 @@ impl Workbench {
                 jpeg_quality: 90,
                 start_s: None,
                 end_s: None,
-                images_fps: None,
+                ..IngestOptions::default()
             },
             width_px: 96,
             height_px: 64,

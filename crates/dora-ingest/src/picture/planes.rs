@@ -1,0 +1,125 @@
+//! A decoded frame of any format as small planes of 4:2:0 in JPEG's colours.
+
+use super::Orientation;
+use super::area::{AreaScaler, Levels, Plane};
+use super::layout::Layout;
+use ffmpeg::format::Pixel;
+use ffmpeg::frame::Video;
+use ffmpeg::software::scaling::{Context, Flags};
+
+/// Luma, and both chroma planes with half of its columns and rows (rounded up), full range, BT.601.
+#[derive(Debug, Default)]
+pub(crate) struct JpegPlanes {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) y: Vec<u8>,
+    pub(crate) cb: Vec<u8>,
+    pub(crate) cr: Vec<u8>,
+}
+
+/// Makes [`JpegPlanes`] of frames; keeps tables and buffers for the next one.
+#[derive(Default)]
+pub(crate) struct PlaneMaker {
+    luma: Option<AreaScaler>,
+    chroma: Option<AreaScaler>,
+    planes: JpegPlanes,
+    spare: Vec<u8>,
+    /// For formats that have no planes of luma and chroma.
+    swscale: Option<Context>,
+}
+
+impl PlaneMaker {
+    /// Scales `frame` to `size_px`, as shown after it is turned.
+    ///
+    /// # Errors
+    /// FFmpeg's reason when the format can be converted by nobody.
+    pub(crate) fn make(
+        &mut self,
+        frame: &Video,
+        orientation: Orientation,
+        size_px: (u32, u32),
+    ) -> Result<&JpegPlanes, ffmpeg::Error> {
+        let (width, height) = orientation.size((size_px.0 as usize, size_px.1 as usize));
+        let chroma_px = (width.div_ceil(2), height.div_ceil(2));
+        self.planes.y.resize(width * height, 0);
+        self.planes.cb.resize(chroma_px.0 * chroma_px.1, 0);
+        self.planes.cr.resize(chroma_px.0 * chroma_px.1, 0);
+
+        let never_up = |layout: &Layout<'_>| {
+            let [y, cb, _] = &layout.planes;
+            [(y, (width, height)), (cb, chroma_px)]
+                .iter()
+                .all(|(plane, to)| plane.width >= to.0 && plane.height >= to.1)
+        };
+        match Layout::of(frame).filter(never_up) {
+            Some(layout) => self.scale(&layout, (width, height), chroma_px),
+            None => self.convert(frame, (width, height))?,
+        }
+        for (plane, width) in [
+            (&mut self.planes.y, width),
+            (&mut self.planes.cb, chroma_px.0),
+            (&mut self.planes.cr, chroma_px.0),
+        ] {
+            orientation.turn(plane, width, &mut self.spare);
+        }
+        (self.planes.width, self.planes.height) = orientation.size((width, height));
+        Ok(&self.planes)
+    }
+
+    fn scale(&mut self, layout: &Layout<'_>, luma_px: (usize, usize), chroma_px: (usize, usize)) {
+        let [y, cb, cr] = &layout.planes;
+        scaler(&mut self.luma, y, luma_px, layout.luma).scale(y, &mut self.planes.y);
+        let chroma = scaler(&mut self.chroma, cb, chroma_px, layout.chroma);
+        chroma.scale(cb, &mut self.planes.cb);
+        chroma.scale(cr, &mut self.planes.cr);
+        if let Some(to_jpeg) = layout.to_jpeg {
+            let JpegPlanes { y, cb, cr, .. } = &mut self.planes;
+            to_jpeg.apply(y, luma_px.0, cb, cr);
+        }
+    }
+
+    /// By FFmpeg's own scaler: slower, and good for every format.
+    fn convert(
+        &mut self,
+        frame: &Video,
+        (width, height): (usize, usize),
+    ) -> Result<(), ffmpeg::Error> {
+        let (from, to) = (frame.format(), Pixel::YUVJ420P);
+        let (columns, rows) = (width as u32, height as u32);
+        let fits = |context: &Context| {
+            let (input, output) = (context.input(), context.output());
+            (input.format, input.width, input.height) == (from, frame.width(), frame.height())
+                && (output.width, output.height) == (columns, rows)
+        };
+        if !self.swscale.as_ref().is_some_and(fits) {
+            let (w, h) = (frame.width(), frame.height());
+            let context = Context::get(from, w, h, to, columns, rows, Flags::AREA)?;
+            self.swscale = Some(context);
+        }
+        let mut small = Video::empty();
+        if let Some(context) = &mut self.swscale {
+            context.run(frame, &mut small)?;
+        }
+        for (index, plane) in
+            [&mut self.planes.y, &mut self.planes.cb, &mut self.planes.cr].into_iter().enumerate()
+        {
+            let width = if index == 0 { width } else { width.div_ceil(2) };
+            let rows = small.data(index).chunks(small.stride(index));
+            for (to, from) in plane.chunks_exact_mut(width).zip(rows) {
+                to.copy_from_slice(&from[..width]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scaler that is there if it fits, else a new one.
+fn scaler<'a>(
+    slot: &'a mut Option<AreaScaler>,
+    plane: &Plane<'_>,
+    to_px: (usize, usize),
+    levels: Levels,
+) -> &'a mut AreaScaler {
+    let kept = slot.take().filter(|scaler| scaler.fits(plane, to_px, levels));
+    slot.insert(kept.unwrap_or_else(|| AreaScaler::new(plane, to_px, levels)))
+}
