@@ -77,7 +77,7 @@ impl Encoder {
                 let planes = planes.map_err(failed("scale", size_px))?;
                 let jpeg = self.compressor.compress_yuv_planes_to_vec(&image_of(planes));
                 let jpeg = jpeg.map_err(failed("compress", size_px))?;
-                (jpeg, look(&planes.y, planes.width, 1))
+                (jpeg, look(&planes.y, planes.stride(), 1))
             }
         };
         Ok(Encoded { jpeg, look, is_resized: size_px != self.format.source_px })
@@ -108,15 +108,16 @@ impl Encoder {
 
 fn image_of(planes: &JpegPlanes) -> YuvPlanesImage<&[u8]> {
     let JpegPlanes { width, height, y, cb, cr } = planes;
+    let chroma_stride = planes.stride() / 2;
     YuvPlanesImage {
         y_plane: y,
         u_plane: cb,
         v_plane: cr,
         width: *width,
         height: *height,
-        y_stride: *width,
-        u_stride: width.div_ceil(2),
-        v_stride: width.div_ceil(2),
+        y_stride: planes.stride(),
+        u_stride: chroma_stride,
+        v_stride: chroma_stride,
         subsamp: Subsamp::Sub2x2,
     }
 }

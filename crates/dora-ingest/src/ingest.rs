@@ -61,9 +61,7 @@ pub fn ingest(
     let name = input.path.display();
     let mut footage = input.open(options, means)?;
     let promise = footage.promise();
-    if let Some(how) = footage.describe() {
-        eprintln!("{name}: {how}");
-    }
+    let how = footage.describe();
     let format = Format::new(footage.size_px()?, options.short_side_px, options.jpeg_quality);
     let header = StoreHeader {
         source: input.source.clone(),
@@ -110,7 +108,7 @@ pub fn ingest(
         stills: (!options.keep_stills && !input.is_images()).then(Stills::new),
         anchor,
         is_changed: false,
-        progress: Progress::new(&input.source.name, start_s, end_s, writer.last_pts_us()),
+        progress: Progress::new(&input.source.name, how, start_s, end_s, writer.last_pts_us()),
         writer: &mut writer,
     };
     let mut decoded =
@@ -154,10 +152,10 @@ pub fn ingest(
     }
     let damage =
         reading.lanes.iter().map(|lane| lane.damage()).fold(Damage::default(), Damage::and);
-    // Frames that nobody wanted were not all decoded.
-    let promised =
-        if thin.is_some() { Promise { frames: None, ..promise.clone() } } else { promise.clone() };
-    let notes = notes(&promised, &decoded, &gaps, stretches, clock.mended(), damage);
+    // Frames that nobody wants are not all decoded.
+    let count = promise.frames.filter(|_| thin.is_none() && options.start_s.is_none());
+    let promise = Promise { frames: count, ..promise };
+    let notes = notes(&promise, &decoded, &gaps, stretches, clock.mended(), damage);
     let report = Report { expected_s: promise.duration_s, notes: notes.clone() };
     writer.finish(report)?;
     Ok(Outcome::Complete { folder, frames, notes })

@@ -213,7 +213,7 @@ impl Plan<'_> {
 /// Who scales and compresses the pictures of a lane.
 enum Maker {
     /// The lane itself.
-    Own { format: Format, encoder: Option<Encoder> },
+    Own { format: Format, encoder: Option<Box<Encoder>> },
     /// Threads that do nothing else; they give pictures back, to be used again.
     Helpers { jobs: Sender<Job>, spares: Receiver<Picture> },
 }
@@ -319,10 +319,13 @@ fn help(format: Format, jobs: &Receiver<Job>, spares: &Sender<Picture>) {
 }
 
 /// The encoder that is there, or a new one.
-fn encoder_in(slot: &mut Option<Encoder>, format: Format) -> Result<&mut Encoder, IngestError> {
+fn encoder_in(
+    slot: &mut Option<Box<Encoder>>,
+    format: Format,
+) -> Result<&mut Encoder, IngestError> {
     Ok(match slot {
         Some(encoder) => encoder,
-        None => slot.insert(Encoder::new(format)?),
+        None => slot.insert(Box::new(Encoder::new(format)?)),
     })
 }
 

@@ -11,6 +11,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     name: String,
     bar: Option<ProgressBar>,
+    /// How it is decoded, until that has been said.
+    how: Option<String>,
     start_s: f64,
     /// Infinite when nobody knows.
     end_s: f64,
@@ -21,12 +23,19 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// From `start_s` to about `end_s` of the source's time; `stored_us` is where an earlier run
-    /// stopped.
-    pub(crate) fn new(name: &str, start_s: f64, end_s: f64, stored_us: Option<i64>) -> Self {
+    /// stopped. `how` it is decoded is said once, unless it is over at once.
+    pub(crate) fn new(
+        name: &str,
+        how: Option<String>,
+        start_s: f64,
+        end_s: f64,
+        stored_us: Option<i64>,
+    ) -> Self {
         let now = Instant::now();
         let mut progress = Self {
             name: name.to_owned(),
             bar: None,
+            how,
             start_s,
             end_s: if end_s < 1e9 { end_s } else { f64::INFINITY },
             frames: 0,
@@ -34,6 +43,7 @@ impl Progress {
             last_line: now,
         };
         if std::io::stderr().is_terminal() {
+            progress.say_how();
             let bar = ProgressBar::new(progress.ms(progress.end_s)).with_message(name.to_owned());
             let template = "{msg} [{bar:30}] {prefix} ETA {eta}";
             let style = ProgressStyle::with_template(template)
@@ -61,6 +71,7 @@ impl Progress {
             }
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
+            self.say_how();
             let (name, time) = (&self.name, clock_time(time_s));
             let of = if self.end_s.is_finite() {
                 format!(" of {}", clock_time(self.end_s))
@@ -68,6 +79,12 @@ impl Progress {
                 String::new()
             };
             eprintln!("{name}: {time}{of}, {} frames, {:.0}/s", self.frames, self.rate());
+        }
+    }
+
+    fn say_how(&mut self) {
+        if let Some(how) = self.how.take() {
+            eprintln!("{}: {how}", self.name);
         }
     }
 

@@ -8,6 +8,7 @@ use ffmpeg::frame::Video;
 use ffmpeg::software::scaling::{Context, Flags};
 
 /// Luma, and both chroma planes with half of its columns and rows (rounded up), full range, BT.601.
+/// Rows of luma, and their number, are padded to even ones.
 #[derive(Debug, Default)]
 pub(crate) struct JpegPlanes {
     pub(crate) width: usize,
@@ -15,6 +16,29 @@ pub(crate) struct JpegPlanes {
     pub(crate) y: Vec<u8>,
     pub(crate) cb: Vec<u8>,
     pub(crate) cr: Vec<u8>,
+}
+
+impl JpegPlanes {
+    /// From one row of luma to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.width.next_multiple_of(2)
+    }
+
+    /// Repeats the last column and row of luma where their number is odd: chroma covers pairs.
+    fn pad(&mut self, spare: &mut Vec<u8>) {
+        let (width, stride) = (self.width, self.stride());
+        if stride > width {
+            spare.clear();
+            for row in self.y.chunks_exact(width) {
+                spare.extend_from_slice(row);
+                spare.push(row[width - 1]);
+            }
+            std::mem::swap(&mut self.y, spare);
+        }
+        if self.height % 2 == 1 {
+            self.y.extend_from_within(self.y.len() - stride..);
+        }
+    }
 }
 
 /// Makes [`JpegPlanes`] of frames; keeps tables and buffers for the next one.
@@ -63,6 +87,7 @@ impl PlaneMaker {
             orientation.turn(plane, width, &mut self.spare);
         }
         (self.planes.width, self.planes.height) = orientation.size((width, height));
+        self.planes.pad(&mut self.spare);
         Ok(&self.planes)
     }
 

@@ -139,8 +139,9 @@ impl Footage for OpenCvVideo {
     fn size_px(&mut self) -> Result<(u32, u32), IngestError> {
         let mut picture = None;
         while self.grab()?.is_some() {
-            let size_px = self.retrieve(&mut picture)?.then(|| picture.as_ref()).flatten();
-            if let Some(size_px) = size_px.map(Picture::size_px).filter(|px| px.0 > 0 && px.1 > 0) {
+            let is_there = self.retrieve(&mut picture)?;
+            let shown = picture.as_ref().filter(|_| is_there);
+            if let Some(size_px) = shown.map(Picture::size_px).filter(|px| px.0 > 0 && px.1 > 0) {
                 self.rewind()?;
                 return Ok(size_px);
             }

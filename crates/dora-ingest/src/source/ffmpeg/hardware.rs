@@ -10,6 +10,17 @@ use ffmpeg::frame::Video;
 use std::ffi::CString;
 use std::ptr::null_mut;
 
+/// Whether a kind of hardware decoder is there; the reason when not.
+pub(super) fn check(kind: &str) -> Result<(), String> {
+    let name = CString::new(kind).unwrap_or_default();
+    // SAFETY: the name ends with a zero byte.
+    let found = unsafe { ffi::av_hwdevice_find_type_by_name(name.as_ptr()) };
+    if found == ffi::AVHWDeviceType::NONE {
+        return Err("FFmpeg knows no such kind".to_owned());
+    }
+    attach(&mut Context::new(), kind).map_err(|error| error.to_string())
+}
+
 /// Makes a decoder that is not open yet use a hardware device of a kind, as `cuda` or `vaapi`.
 pub(super) fn attach(context: &mut Context, kind: &str) -> Result<(), Error> {
     let name = CString::new(kind).map_err(|_| Error::InvalidData)?;

@@ -25,6 +25,10 @@ pub(super) struct Lane {
     on_hardware: bool,
     span: Span,
     feed: Feed,
+    /// A frame of the span has come.
+    has_begun: bool,
+    /// The decoder was given the key frame at the span's end.
+    has_end_key: bool,
     frame: Video,
     damage: Damage,
 }
@@ -58,15 +62,8 @@ impl Lane {
         let mut config = threading::Config::count(threads);
         config.kind = threading::Type::Frame;
         context.set_threading(config);
-        let mut on_hardware = false;
         if let Some(kind) = hwaccel {
-            match hardware::attach(&mut context, kind) {
-                Ok(()) => on_hardware = true,
-                Err(error) => eprintln!(
-                    "warning: {}: no hardware decoder `{kind}` ({error}); decoding on the CPU",
-                    path.display()
-                ),
-            }
+            hardware::attach(&mut context, kind).map_err(failed)?;
         }
         let decoder = context.decoder().video().map_err(failed)?;
         Ok(Self {
@@ -74,9 +71,11 @@ impl Lane {
             track: track.clone(),
             input,
             decoder,
-            on_hardware,
+            on_hardware: hwaccel.is_some(),
             span: Span::WHOLE,
             feed: Feed::On,
+            has_begun: false,
+            has_end_key: false,
             frame: Video::empty(),
             damage: Damage::default(),
         })
@@ -93,6 +92,7 @@ impl Lane {
             },
             Feed::AtEnd(key) => match self.next_packet() {
                 Some(packet) if self.is_before_end(&packet) => {
+                    self.has_end_key = true;
                     self.send(&key, Feed::Leading);
                     self.send(&packet, Feed::Leading);
                 }
@@ -195,6 +195,7 @@ impl FrameSource for Lane {
     fn enter(&mut self, span: Span) -> Result<(), IngestError> {
         self.decoder.flush();
         (self.span, self.feed) = (span, Feed::On);
+        (self.has_begun, self.has_end_key) = (false, false);
         let Some(from_us) = span.from_us else { return Ok(()) };
         let seek_us = self.track.seek_us(from_us);
         self.input.seek(seek_us, ..=seek_us).map_err(|error| {
@@ -208,11 +209,13 @@ impl FrameSource for Lane {
             let stamp = self.frame.timestamp().or(self.frame.pts());
             let pts_us = stamp.map_or(0, |pts| self.track.us(pts));
             let Span { from_us, until_us } = self.span;
-            // Frames of the neighbours: another lane has them.
-            let is_outside = from_us.is_some_and(|from_us| pts_us < from_us)
-                || until_us.is_some_and(|until_us| pts_us >= until_us);
-            if is_outside {
+            // Frames of the neighbours: other lanes have them.
+            if !self.has_begun && from_us.is_some_and(|from_us| pts_us < from_us) {
                 continue;
+            }
+            self.has_begun = true;
+            if self.has_end_key && until_us.is_some_and(|until_us| pts_us >= until_us) {
+                return Ok(None);
             }
             self.damage.concealed += u64::from(hardware::is_concealed(&self.frame));
             return Ok(Some(pts_us));

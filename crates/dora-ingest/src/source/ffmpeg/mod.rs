@@ -67,6 +67,16 @@ impl FfmpegVideo {
         let input = open_input(path)?;
         let mut track = Track::of(&input, path, mp4.as_ref())?;
         track.thin = store_fps.map(|fps| Thin::new(fps, track.promise.interval_us));
+        let hwaccel = hwaccel.filter(|kind| match hardware::check(kind) {
+            Ok(()) => true,
+            Err(reason) => {
+                let path = path.display();
+                eprintln!(
+                    "warning: {path}: no hardware decoder `{kind}` ({reason}); decoding on the CPU"
+                );
+                false
+            }
+        });
         let hwaccel = hwaccel.map(str::to_owned);
         let mut decoders = if hwaccel.is_some() { 1 } else { track.decoders(cores()) };
         if decoders > 1 && !spans::are_worth_it(path, &track, decoders)? {
@@ -88,9 +98,10 @@ impl Footage for FfmpegVideo {
 
     fn describe(&self) -> Option<String> {
         let Track { codec, size_px: (width, height), .. } = self.track;
-        let how = match self.decoders {
-            1 => "one decoder".to_owned(),
-            n => format!("{n} decoders side by side"),
+        let how = match (&self.hwaccel, self.decoders) {
+            (Some(kind), _) => format!("decoded by `{kind}`"),
+            (None, 1) => "one decoder".to_owned(),
+            (None, n) => format!("{n} decoders side by side"),
         };
         let mb = self.track.decoder_bytes() * self.decoders as u64 / 1_000_000;
         Some(format!("{width}x{height} {codec}, {how}, about {mb} MB for their pictures"))
