@@ -37,7 +37,7 @@ impl Written {
         let paths = ["figure.svg", "videos.csv", "frames.csv"].map(|name| out.join(name));
         let printed: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
         assert_eq!(String::from_utf8(output.stdout.clone()).unwrap(), printed);
-        assert_eq!(fs::read_dir(out).unwrap().count(), 3, "nothing else is left");
+        assert_eq!(fs::read_dir(out).unwrap().count(), 4, "these and the folder `measured`");
         let rows = |path: &Path| {
             let mut table = csv::Reader::from_path(path).unwrap();
             table.deserialize().map(Result::unwrap).collect()
@@ -156,6 +156,8 @@ fn classes_come_from_a_file_of_detections() {
         |row: &HashMap<String, String>| (row["classes_per_frame"].clone(), row["classes"].clone());
     assert_eq!(figures(&written.videos[0]), ("1.000".into(), "3".into()));
     assert_eq!(figures(&written.videos[1]), ("1.000".into(), "1".into()));
+    let warning = "b.mp4: ends with frame 74, but detections name 9999";
+    assert!(stderr(&output).contains(warning), "{}", stderr(&output));
     assert!(written.svg.contains("(b) Classes per frame") && written.svg.contains("(d) Cuts"));
 }
 
@@ -186,7 +188,7 @@ fn check_bad(inputs: &[&Path], options: &[&str], expected: &str) {
     assert!(output.stdout.is_empty());
     assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
     assert!(said.contains(expected), "{said}");
-    assert!(fs::read_dir(&out).map_or(0, Iterator::count) == 0);
+    assert!(!out.exists(), "it is wrong before anything is begun");
 }
 
 #[test]
@@ -217,24 +219,76 @@ fn bad_input_gets_one_clear_sentence() {
 }
 
 #[test]
-fn an_interrupted_analysis_writes_nothing() {
+fn an_interrupted_analysis_goes_on_with_the_next_video() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("long.mp4");
-    scenes(&path, &[(GREY, 4000)]);
+    let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+    scenes(&a, &[(GREY, 500), (RED, 500)]);
+    fs::copy(&a, &b).unwrap();
     let out = folder.path().join("out");
-    let running = command(&out, &[&path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let running = running.unwrap();
-    // Its files are begun once it listens for signals, or nearly.
-    while fs::read_dir(&out).map_or(0, Iterator::count) < 3 {
+    let kept = || {
+        let files = fs::read_dir(out.join("measured")).into_iter().flatten();
+        let mut files = files.map(|file| file.unwrap().path());
+        files.find(|path| path.extension().is_some_and(|extension| extension == "measured"))
+    };
+    let mut running =
+        command(&out, &[&a, &b]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while kept().is_none() && running.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_millis(30));
     Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
     let output = running.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(output.stdout.is_empty());
-    assert_eq!(stderr(&output), "interrupted; nothing is written\n");
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    let said = "interrupted with 1 of 2 videos measured; run the same command again to go on\n";
+    assert_eq!(stderr(&output), said);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "no tables, none begun");
+
+    let kept = kept().unwrap();
+    let (bytes, written) = (fs::read(&kept).unwrap(), fs::metadata(&kept).unwrap().modified());
+    let whole = Written::of(&command(&out, &[&a, &b]).output().unwrap(), &out);
+    assert_eq!((whole.frames.len(), whole.cuts("a.mp4")), (2000, vec![500]));
+    assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), written.unwrap());
+    // A damaged file is not believed but made again.
+    for damaged in [&bytes[..bytes.len() / 2], b"", &[bytes.clone(), vec![0]].concat()] {
+        fs::write(&kept, damaged).unwrap();
+        let again = Written::of(&command(&out, &[&a, &b]).output().unwrap(), &out);
+        assert!(again.frames == whole.frames && fs::read(&kept).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn what_was_measured_serves_another_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+    scenes(&a, &[(GREY, 100)]);
+    scenes(&b, &[(RED, 20), (WHITE, 20)]);
+    let out = folder.path().join("out");
+    let analysed = |inputs: &[&Path], options: &[&str]| {
+        let output = command(&out, inputs).args(options).output().unwrap();
+        Written::of(&output, &out)
+            .videos
+            .iter()
+            .map(|row| row["frames"].clone())
+            .collect::<Vec<_>>()
+    };
+    let kept = || {
+        let files = fs::read_dir(out.join("measured")).unwrap();
+        let mut times: Vec<_> =
+            files.map(|file| file.unwrap().metadata().unwrap().modified().unwrap()).collect();
+        times.sort();
+        times
+    };
+    // The first one is read a little farther than the second goes; alone, it must be read again.
+    assert_eq!(analysed(&[&a, &b], &[]), ["40", "40"]);
+    let first = kept();
+    assert_eq!(analysed(&[&b], &["--seconds", "1"]), ["25"]);
+    assert_eq!(analysed(&[&b, &a], &["--seconds", "0.5"]), ["13", "13"]);
+    assert_eq!(kept(), first);
+    assert_eq!(analysed(&[&a], &[]), ["100"]);
+    assert_ne!(kept(), first);
+    let whole = kept();
+    assert_eq!(analysed(&[&a, &b], &[]), ["40", "40"]);
+    assert_eq!(kept(), whole);
 }
 
 /// The folder of real footage, and whether the program `ffmpeg` is there.

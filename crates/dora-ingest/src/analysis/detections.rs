@@ -33,6 +33,11 @@ pub(super) struct ClassCount {
 }
 
 impl Detections {
+    /// The last frame that has a row.
+    pub(super) fn last_frame(&self) -> Option<u64> {
+        self.rows.last().map(|(frame, _)| *frame)
+    }
+
     /// Counts classes frame by frame, in the order of frames.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
         let mut seen = HashSet::new();

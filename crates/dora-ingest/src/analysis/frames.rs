@@ -21,11 +21,21 @@ pub(super) struct Frames {
     interval_us: i64,
 }
 
-/// How the reading ended.
-#[derive(Debug, Clone)]
-pub(super) struct Ended {
+/// How the reading read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// No more frames.
+    Source,
+    /// Far enough.
+    Limit,
     /// The user interrupted.
-    pub(super) stopped: bool,
+    Stopped,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub(super) struct Read {
+    pub(super) end: End,
     /// The end of the last frame that was read, in microseconds.
     pub(super) end_us: i64,
     /// The number of frames that were there but could not be converted.
@@ -35,7 +45,7 @@ pub(super) struct Ended {
 }
 
 impl Frames {
-    /// Opens an input; `images_fps` is for images, which need it.
+    /// Opens an input; `images_fps` is there for images alone.
     pub(super) fn open(input: &Input, images_fps: Option<f64>) -> Result<Self, IngestError> {
         // Size and quality are those of a store, of which there is none.
         let options = IngestOptions {
@@ -43,7 +53,7 @@ impl Frames {
             jpeg_quality: 0,
             start_s: None,
             end_s: None,
-            images_fps: images_fps.filter(|_| input.is_images()),
+            images_fps,
         };
         let source = input.open(&options)?;
         let interval_us = source.promise().interval_us;
@@ -66,9 +76,9 @@ impl Frames {
         stop: &AtomicBool,
         mut measure: impl FnMut(&Mat) -> opencv::Result<T>,
         mut take: impl FnMut(i64, u64, T),
-    ) -> Result<Ended, IngestError> {
+    ) -> Result<Read, IngestError> {
         let mut clock = Clock::new(self.interval_us, None);
-        let mut ended = Ended { stopped: false, end_us: 0, lost: 0, notes: Vec::new() };
+        let mut read = Read { end: End::Source, end_us: 0, lost: 0, notes: Vec::new() };
         let mut give = |ready: Vec<(i64, (u64, Option<T>))>, end_us: &mut i64| {
             for (pts_us, (frame, measured)) in ready {
                 *end_us = pts_us.saturating_add(self.interval_us);
@@ -81,10 +91,11 @@ impl Frames {
         let mut small_px = None;
         while let Some(stamp) = self.source.grab()? {
             if stop.load(Ordering::Relaxed) {
-                return Ok(Ended { stopped: true, ..ended });
+                return Ok(Read { end: End::Stopped, ..read });
             }
             // A single stamp may be wrong, which a few frames beyond the end show.
-            if ended.end_us > end_us.saturating_add(1_000_000) {
+            if read.end_us > end_us.saturating_add(1_000_000) {
+                read.end = End::Limit;
                 break;
             }
             let measured = if self.source.retrieve(&mut picture)? && !picture.empty() {
@@ -100,16 +111,16 @@ impl Frames {
                 let measured = measure(pixels);
                 Some(measured.map_err(IngestError::opencv("measure a frame of", &self.path))?)
             } else {
-                ended.lost += 1;
+                read.lost += 1;
                 None
             };
             let ready = clock.push(stamp.pts_us, (stamp.source_frame, measured));
-            give(ready, &mut ended.end_us);
+            give(ready, &mut read.end_us);
         }
         let steps_us = self.source.last_steps_us(clock.held());
-        give(clock.finish(steps_us.as_deref()), &mut ended.end_us);
-        ended.notes = self.source.notes();
-        Ok(ended)
+        give(clock.finish(steps_us.as_deref()), &mut read.end_us);
+        read.notes = self.source.notes();
+        Ok(read)
     }
 }
 

@@ -4,12 +4,14 @@
 //! classes of objects. docs/analysis.md defines every figure.
 //!
 //! Frames are decoded once, in order, and measured one by one; nothing of a video is kept but a few
-//! numbers for each frame.
+//! numbers for each frame. Those are kept in a file too, so that another length, another set or a file
+//! of detections that comes later need no decoding.
 
 mod detections;
 mod figure;
 mod frames;
 mod lightness;
+mod measured;
 mod output;
 mod scenes;
 mod summary;
@@ -18,20 +20,18 @@ mod table;
 use crate::command::{parse_fps, parse_time, stop_on_signals};
 use crate::error::IngestError;
 use crate::input::Input;
-use crate::progress::Progress;
 use crate::quiet;
 use crate::report::clock_time;
 use anyhow::Context;
+use detections::Detections;
 use frames::Frames;
-use lightness::LightMeter;
-use opencv::core::MatTraitConstManual;
+use measured::Measured;
 use output::Output;
-use scenes::ContentMeter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use summary::{Frame, Video};
+use summary::Video;
 
 /// What `dora-ingest analyze` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,7 +60,8 @@ pub struct Args {
 /// Analyses the inputs and writes figure and tables; prints their paths on stdout, everything else on
 /// stderr.
 ///
-/// The exit status is 0, or 128 + n when signal n interrupted: nothing is written then.
+/// The exit status is 0, or 128 + n when signal n interrupted: figure and tables are not written then,
+/// but the videos that were measured are not measured again.
 ///
 /// # Errors
 /// An input or a file of detections that cannot be used, a folder that cannot be written.
@@ -79,29 +80,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let output = Output::create(&args.out)?;
     let (stop, signal) = stop_on_signals().context("cannot listen for Ctrl-C")?;
 
-    let mut length_us = args.seconds.map_or(i64::MAX, |seconds| (seconds * 1e6).round() as i64);
-    let mut measured = Vec::with_capacity(inputs.len());
-    for (number, input) in inputs.iter().enumerate() {
-        // What others will not reach need not be read; promises are estimates.
-        let others_s = promised_s[number + 1..].iter().flatten().copied().fold(1e9, f64::min);
-        let end_us = length_us.min(((others_s * 1.02 + 1.0) * 1e6) as i64);
-        let Some((frames, found_us)) = read(input, args.fps, promised_s[number], end_us, &stop)?
-        else {
-            eprintln!("interrupted; nothing is written");
-            return Ok(ExitCode::from(128 + signal.load(Ordering::Relaxed) as u8));
-        };
-        if args.seconds.is_some() && found_us < length_us {
-            let found = clock_time(found_us as f64 * 1e-6);
-            eprintln!("warning: {}: ends at {found}; all are cut to that", input.path.display());
-        }
-        length_us = length_us.min(found_us);
-        measured.push(frames);
-    }
-
+    let Some(measured) = measure_all(&inputs, args, &promised_s, &output.measured(), &stop)? else {
+        return Ok(ExitCode::from(128 + signal.load(Ordering::Relaxed) as u8));
+    };
+    let length_us = measured.iter().map(|measured| measured.end_us).fold(wanted_us(args), i64::min);
     let mut videos = Vec::with_capacity(inputs.len());
-    for (number, frames) in measured.into_iter().enumerate() {
-        let found = detections.as_ref().map(|detections| &detections[number]);
-        let video = Video::new(name(&inputs, number), frames, found, length_us);
+    for (number, measured) in measured.into_iter().enumerate() {
+        let detections = detections.as_ref().map(|detections| &detections[number]);
+        let last_frame = measured.frames.last().map(|frame| frame.source_frame);
+        let last_detected = detections.and_then(Detections::last_frame);
+        if measured.is_whole && last_detected > last_frame {
+            let (named, last) = (last_detected.unwrap_or(0), last_frame.unwrap_or(0));
+            let video = paths[number].display();
+            eprintln!("warning: {video}: ends with frame {last}, but detections name {named}");
+        }
+        let video = Video::new(name(&inputs, number), measured.frames, detections, length_us);
         videos.push(video.ok_or_else(|| {
             let length = clock_time(length_us as f64 * 1e-6);
             let what = format!("has no frame before {length}, where all are cut; leave it out");
@@ -113,6 +106,51 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to stdout")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures every input as far as all of them go, or finds it measured in `kept`; nothing when the user
+/// interrupted.
+fn measure_all(
+    inputs: &[Input],
+    args: &Args,
+    promised_s: &[Option<f64>],
+    kept: &Path,
+    stop: &AtomicBool,
+) -> Result<Option<Vec<Measured>>, IngestError> {
+    let wanted_us = wanted_us(args);
+    let mut length_us = wanted_us;
+    let mut all = Vec::with_capacity(inputs.len());
+    for (number, input) in inputs.iter().enumerate() {
+        // What others will not reach need not be read; promises are estimates.
+        let others_s = promised_s[number + 1..].iter().flatten().copied().fold(1e9, f64::min);
+        let end_us = length_us.min(((others_s * 1.02 + 1.0) * 1e6) as i64);
+        let (fps, promised_s) = (fps_of(input, args), promised_s[number]);
+        let measured = match Measured::load(kept, input, fps, end_us) {
+            Some(measured) => Some(measured),
+            None => Measured::measure(kept, input, fps, promised_s, end_us, stop)?,
+        };
+        let Some(measured) = measured else {
+            eprintln!(
+                "interrupted with {number} of {} videos measured; run the same command again to go on",
+                inputs.len()
+            );
+            return Ok(None);
+        };
+        let name = input.path.display();
+        measured.notes.iter().for_each(|note| eprintln!("warning: {name}: {note}"));
+        if args.seconds.is_some() && measured.end_us < wanted_us {
+            let end = clock_time(measured.end_us as f64 * 1e-6);
+            eprintln!("warning: {name}: ends at {end}; all are cut to that");
+        }
+        length_us = length_us.min(measured.end_us);
+        all.push(measured);
+    }
+    Ok(Some(all))
+}
+
+/// The length that the user asked for, in microseconds; without end where there is none.
+fn wanted_us(args: &Args) -> i64 {
+    args.seconds.map_or(i64::MAX, |seconds| (seconds * 1e6).round() as i64)
 }
 
 /// Refuses what cannot be compared.
@@ -134,7 +172,7 @@ fn check(args: &Args, inputs: &[Input]) -> anyhow::Result<()> {
 /// The duration in seconds that each input claims, where it does.
 fn promises(inputs: &[Input], args: &Args) -> Result<Vec<Option<f64>>, IngestError> {
     let promise = |input: &Input| {
-        let promised_s = Frames::open(input, args.fps)?.promised_s();
+        let promised_s = Frames::open(input, fps_of(input, args))?.promised_s();
         if let (Some(promised_s), Some(seconds)) = (promised_s, args.seconds)
             // The claim is an estimate.
             && promised_s * 1.001 < seconds
@@ -150,49 +188,9 @@ fn promises(inputs: &[Input], args: &Args) -> Result<Vec<Option<f64>>, IngestErr
     inputs.iter().map(promise).collect()
 }
 
-/// Measures the frames of an input up to about `end_us`, and says where they end; nothing when the
-/// user interrupted.
-fn read(
-    input: &Input,
-    fps: Option<f64>,
-    promised_s: Option<f64>,
-    end_us: i64,
-    stop: &AtomicBool,
-) -> Result<Option<(Vec<Frame>, i64)>, IngestError> {
-    let end_s = promised_s.unwrap_or(f64::MAX).min(end_us as f64 * 1e-6);
-    let mut progress = Progress::new(&input.source.name, 0.0, end_s, None);
-    let (light, mut content) = (LightMeter::new(), ContentMeter::default());
-    let mut found = Vec::new();
-    let ended = Frames::open(input, fps)?.read(
-        end_us,
-        stop,
-        |bgr| Ok((light.mean(bgr.data_bytes()?), content.score(bgr)?)),
-        |pts_us, source_frame, (lightness, score)| {
-            found.push(Frame { source_frame, pts_us, lightness, score });
-            progress.frame(pts_us);
-        },
-    );
-    progress.finish();
-    let ended = ended?;
-    if ended.stopped {
-        return Ok(None);
-    }
-    if found.is_empty() {
-        let what = "has no frame that can be decoded; copy or download it again";
-        return Err(IngestError::input(&input.path, what));
-    }
-    let mut notes = ended.notes;
-    if ended.lost > 0 {
-        notes.push(format!("{} frames could not be converted", ended.lost));
-    }
-    let found_s = ended.end_us as f64 * 1e-6;
-    if found_s < end_s - (end_s * 0.02).max(1.0) && end_s < 1e9 {
-        notes.push(format!("{found_s:.1} of {end_s:.1} s could be decoded"));
-    }
-    for note in notes {
-        eprintln!("warning: {}: {note}", input.path.display());
-    }
-    Ok(Some((found, ended.end_us)))
+/// The rate for an input: videos have their own.
+fn fps_of(input: &Input, args: &Args) -> Option<f64> {
+    args.fps.filter(|_| input.is_images())
 }
 
 /// What a video is called: its file's name, or its path where another has the same.

@@ -4,6 +4,7 @@ use super::figure;
 use super::summary::Video;
 use super::table;
 use anyhow::Context;
+use dora_store::atomic::temporary_name;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,22 +12,29 @@ use std::path::{Path, PathBuf};
 /// The names of the files, in the order in which they are printed.
 const NAMES: [&str; 3] = ["figure.svg", "videos.csv", "frames.csv"];
 
+/// The folder inside that keeps what was measured.
+const MEASURED: &str = "measured";
+
 /// A folder with files that are not there yet.
 pub(super) struct Output {
     folder: PathBuf,
-    parts: [(PathBuf, File); 3],
+    parts: [(File, PathBuf); 3],
 }
 
 impl Output {
+    /// Where to keep what was measured.
+    pub(super) fn measured(&self) -> PathBuf {
+        self.folder.join(MEASURED)
+    }
+
     /// Begins the files, so that a folder that cannot be written is known before hours of decoding.
     pub(super) fn create(folder: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(folder)
+        fs::create_dir_all(folder.join(MEASURED))
             .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
         let part = |name: &str| {
-            let path = folder.join(format!(".{name}.{}", std::process::id()));
-            let file = File::create(&path)
-                .with_context(|| format!("cannot write into `{}`", folder.display()))?;
-            anyhow::Ok((path, file))
+            let path = temporary_name(&folder.join(name));
+            let begun = path.and_then(|path| Ok((File::create(&path)?, path)));
+            begun.with_context(|| format!("cannot write into `{}`", folder.display()))
         };
         let [figure, videos, frames] = NAMES;
         Ok(Self { folder: folder.to_owned(), parts: [part(figure)?, part(videos)?, part(frames)?] })
@@ -34,7 +42,7 @@ impl Output {
 
     /// Writes everything and gives the files' paths; older ones of these names are replaced.
     pub(super) fn finish(self, videos: &[Video], length_us: i64) -> anyhow::Result<Vec<PathBuf>> {
-        let [(_, figure_file), (_, videos_file), (_, frames_file)] = &self.parts;
+        let [(figure_file, _), (videos_file, _), (frames_file, _)] = &self.parts;
         let mut figure_file: &File = figure_file;
         let cannot = |name: &str| format!("cannot write `{}`", self.folder.join(name).display());
         let svg = figure::svg(videos, length_us);
@@ -44,9 +52,9 @@ impl Output {
         table::write_frames(BufWriter::new(frames_file), videos)
             .with_context(|| cannot(NAMES[2]))?;
         let mut paths = Vec::with_capacity(NAMES.len());
-        for ((part, _), name) in self.parts.iter().zip(NAMES) {
+        for ((file, part), name) in self.parts.iter().zip(NAMES) {
             let path = self.folder.join(name);
-            fs::rename(part, &path).with_context(|| cannot(name))?;
+            file.sync_all().and_then(|()| fs::rename(part, &path)).with_context(|| cannot(name))?;
             paths.push(path);
         }
         Ok(paths)
@@ -55,7 +63,7 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        for (part, _) in &self.parts {
+        for (_, part) in &self.parts {
             // Those that were finished have another name by now.
             let _ = fs::remove_file(part);
         }

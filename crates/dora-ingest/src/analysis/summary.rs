@@ -2,9 +2,10 @@
 
 use super::detections::{ClassCount, Detections};
 use super::scenes;
+use serde::{Deserialize, Serialize};
 
 /// One frame, measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Frame {
     /// Number in the source, from 0.
     pub(super) source_frame: u64,
@@ -68,19 +69,14 @@ impl Video {
         let lightness = || self.frames.iter().map(|frame| frame.lightness);
         let lightness_mean = mean(lightness()).unwrap_or(0.0);
         let variance = mean(lightness().map(|lightness| (lightness - lightness_mean).powi(2)));
+        let looked_at = || self.classes.iter().flatten();
         let step = |pair: &[Frame]| (pair[1].lightness - pair[0].lightness).abs();
         Summary {
             lightness_mean,
             lightness_sd: variance.unwrap_or(0.0).sqrt(),
             lightness_largest_step: self.frames.windows(2).map(step).fold(0.0, f64::max),
-            classes_per_frame: self
-                .classes
-                .as_ref()
-                .and_then(|classes| mean(classes.iter().map(|(_, count)| count.here as f64))),
-            classes: self
-                .classes
-                .as_ref()
-                .map(|classes| classes.last().map_or(0, |(_, count)| count.so_far)),
+            classes_per_frame: mean(looked_at().map(|(_, count)| count.here as f64)),
+            classes: looked_at().last().map(|(_, count)| count.so_far),
         }
     }
 }
