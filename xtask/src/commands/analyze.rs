@@ -36,7 +36,8 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
     rest: "",
     notes: "PATH is a video, a folder of images, or a text file that lists images; images need --fps.\n\
             Writes figure.svg, videos.csv (a row for each video) and frames.csv (a row for each\n\
-            frame). docs/analysis.md says what they hold.\n\n\
+            frame); docs/analysis.md says what they hold. Each video is decoded once: another length\n\
+            or detections that come later take seconds.\n\n\
             example:\n  \
               cargo xtask analyze walk.mp4 film.mp4 --seconds 1:00:00",
     run,
@@ -50,6 +51,12 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     }
     for path in &args.operands {
         check_exists(Path::new(path))?;
+    }
+    if let Some(file) = args.value("detections").filter(|file| !Path::new(file).exists()) {
+        return Err(fixable(format!(
+            "`{}` does not exist; give the CSV file of a detector's output",
+            file.to_string_lossy()
+        )));
     }
     let out = args.value("out").map_or_else(|| checkout.path(OUT), Into::into);
     super::ensure(checkout)?;
