@@ -83,7 +83,7 @@ fn cuts_lie_at_the_joins_and_lightness_is_that_of_the_scenes() {
     let folder = tempfile::tempdir().unwrap();
     let (calm, film) = (folder.path().join("calm.mp4"), folder.path().join("film <1>.mp4"));
     scenes(&calm, &[(GREY, 80)]);
-    // The flash of four frames is one cut with its way back, and the last scene is cut away below.
+    // Its last scene begins after the end of the other.
     scenes(&film, &[(GREY, 30), (WHITE, 20), (RED, 40), (WHITE, 60)]);
     let out = folder.path().join("out");
     let output = command(&out, &[&calm, &film]).output().unwrap();

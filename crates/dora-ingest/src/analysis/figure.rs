@@ -168,7 +168,7 @@ impl Scale {
         let low = values(lines).fold(most, f64::min);
         let high = values(lines).fold(0.0, f64::max).max(low);
         let short = ((least - (high - low)) / 2.0).max(0.0);
-        let step = nice_step((high - low).max(least), 4.0);
+        let step = nice_step((high - low).max(least), 5.0);
         Self {
             low: (((low - short) / step).floor() * step).max(0.0),
             high: (((high + short) / step).ceil() * step).min(most),
@@ -271,8 +271,8 @@ fn lanes(page: &mut Page, top: f64, heading: &str, axis: &TimeAxis, videos: &[Vi
         page.line((LEFT_PX, floor), (RIGHT_PX, floor), "stroke='#bbb'");
         for cut in &video.cuts {
             let x = axis.x(video.frames[*cut].pts_us as f64);
-            let colour = format!("stroke='{}' stroke-width='1.6'", colour(number));
-            page.line((x, floor), (x, floor - 14.0), &colour);
+            let colour = format!("stroke='{}' stroke-width='1.2'", colour(number));
+            page.line((x, floor), (x, floor - 12.0), &colour);
         }
         let count = match video.cuts.len() {
             1 => "1 cut".to_owned(),
