@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// A flag that Ctrl-C or SIGTERM sets, and which of them it was; a second signal ends the process at
 /// once.
-fn stop_on_signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
+pub(crate) fn stop_on_signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
     let (stop, which) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag down, sets it, and only the next one acts.
@@ -150,7 +150,7 @@ fn stop_on_signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
 }
 
 /// "90", "90.5", "1:30", "0:01:30.5" as seconds.
-fn parse_time(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_time(text: &str) -> Result<f64, String> {
     let wrong = || format!("`{text}` is no time; write seconds or h:mm:ss");
     let parts: Vec<&str> = text.split(':').collect();
     if parts.len() > 3 {
@@ -170,7 +170,7 @@ fn parse_time(text: &str) -> Result<f64, String> {
     if time_s < 1e9 { Ok(time_s) } else { Err(wrong()) }
 }
 
-fn parse_fps(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_fps(text: &str) -> Result<f64, String> {
     let fps = text.parse::<f64>().ok().filter(|fps| (1e-3..=1e3).contains(fps));
     fps.ok_or_else(|| format!("`{text}` is no frame rate from 0.001 to 1000"))
 }

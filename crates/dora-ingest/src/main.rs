@@ -1,7 +1,7 @@
 //! The `dora-ingest` binary: parses the command line and dispatches.
 
 use clap::{Parser, Subcommand};
-use dora_ingest::{command, quiet, toy_walk};
+use dora_ingest::{analysis, command, quiet, toy_walk};
 use std::process::ExitCode;
 
 /// Decode video once into frame stores
@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Decode videos or images into frame stores; interrupted ones go on where they stopped
     Ingest(command::Args),
+    /// Draw lightness, cuts and classes of videos over time, compared at equal length
+    Analyze(analysis::Args),
     /// Render the toy walk: a street seen by a walker, with object and class masks
     ToyWalk(toy_walk::Args),
 }
@@ -23,6 +25,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match &Cli::parse().command {
         Command::Ingest(args) => command::run(args),
+        Command::Analyze(args) => analysis::run(args),
         Command::ToyWalk(args) => {
             quiet::restart_silenced();
             toy_walk::run(args).map(|mp4| {

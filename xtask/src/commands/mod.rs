@@ -1,5 +1,6 @@
 //! The commands. Each is a module that describes itself in a `COMMAND`; this is their list.
 
+mod analyze;
 mod bench;
 mod ci;
 mod ingest;
@@ -19,6 +20,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     train::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
+    analyze::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

@@ -145,6 +145,30 @@ fn train_ingests_then_starts_the_worker() {
 }
 
 #[test]
+fn analyze_hands_its_words_on() {
+    let world = World::new("analyze").with_programs();
+    let line = "analyze a.mp4 --seconds 1:00 --detections found.csv b --fps 2";
+    for (missing, expected) in [
+        ("a.mp4", "`a.mp4` does not exist"),
+        ("b", "`b` does not exist"),
+        ("found.csv", "`found.csv` does not exist; give the CSV file"),
+    ] {
+        let (status, text) = ended(world.own_libtorch(line).output().unwrap());
+        assert!(status == 2 && text.contains(expected), "{text}");
+        world.write(&format!("checkout/{missing}"), "");
+    }
+    assert!(world.lines("log").is_empty());
+    let (status, text) = ended(world.own_libtorch("analyze").output().unwrap());
+    assert!(status == 2 && text.contains("needs the path of a video"), "{text}");
+
+    let (status, text) = ended(world.own_libtorch(line).output().unwrap());
+    assert_eq!(status, 0, "{text}");
+    let expected = "dora-ingest analyze --out data/analysis --seconds 1:00 --detections found.csv \
+                    --fps 2 -- a.mp4 b";
+    assert_eq!(world.lines("log")[1], expected);
+}
+
+#[test]
 fn ci_compiles_the_feature_cuda_on_any_machine() {
     let lints =
         |features: &str| format!("cargo clippy --workspace --all-targets {features}-- -D warnings");
