@@ -26,7 +26,7 @@ fn store_with(
         jpeg_quality: 90,
         start_s: None,
         end_s: None,
-        images_fps: None,
+        ..IngestOptions::default()
     };
     let source = Source { name: "made.mp4".into(), files: 1, size_bytes: 1, digest: 1 };
     let header = StoreHeader { source, options, width_px, height_px };

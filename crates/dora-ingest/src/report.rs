@@ -96,14 +96,7 @@ pub(crate) fn notes(
     if mended > decoded.last_frame.unwrap_or(0) / 100 {
         notes.push(format!("{mended} frames had no good time stamp and were given one"));
     }
-    if damage.packets > 0 {
-        let count = damage.packets;
-        notes.push(format!("{count} damaged pieces could not be decoded and were skipped"));
-    }
-    if damage.concealed > 0 {
-        let count = damage.concealed;
-        notes.push(format!("{count} frames are damaged in part, and the decoder filled the holes"));
-    }
+    notes.extend(damage.notes());
     notes.extend(left_out.iter().take(MOST_GAPS).map(Stretch::note));
     if left_out.len() > MOST_GAPS {
         notes.push(format!("{} more such stretches", left_out.len() - MOST_GAPS));

@@ -2,9 +2,10 @@
 
 use crate::clock::Clock;
 use crate::error::IngestError;
-use crate::input::Input;
-use crate::source::FrameSource;
-use dora_store::IngestOptions;
+use crate::input::{Input, Means};
+use crate::picture::Picture;
+use crate::source::{Begin, Footage};
+use dora_store::{Decoder, IngestOptions};
 use opencv::core::{Mat, MatTraitConst, Size};
 use opencv::imgproc::{INTER_LINEAR, resize};
 use std::path::PathBuf;
@@ -17,8 +18,7 @@ const LONGER_SIDE_PX: i32 = 256;
 /// An input that can be read once.
 pub(super) struct Frames {
     path: PathBuf,
-    source: Box<dyn FrameSource>,
-    interval_us: i64,
+    footage: Box<dyn Footage>,
 }
 
 /// How the reading read.
@@ -49,20 +49,18 @@ impl Frames {
     pub(super) fn open(input: &Input, images_fps: Option<f64>) -> Result<Self, IngestError> {
         // Size and quality are those of a store, of which there is none.
         let options = IngestOptions {
-            short_side_px: 0,
-            jpeg_quality: 0,
-            start_s: None,
-            end_s: None,
             images_fps,
+            // PySceneDetect's: another conversion to BGR gives other scores.
+            decoder: Decoder::OpenCv,
+            ..IngestOptions::default()
         };
-        let source = input.open(&options)?;
-        let interval_us = source.promise().interval_us;
-        Ok(Self { path: input.path.clone(), source, interval_us })
+        let footage = input.open(&options, &Means::default())?;
+        Ok(Self { path: input.path.clone(), footage })
     }
 
     /// The duration in seconds that the input claims, an estimate.
     pub(super) fn promised_s(&self) -> Option<f64> {
-        self.source.promise().duration_s
+        self.footage.promise().duration_s
     }
 
     /// Measures every frame before `end_us` that can be decoded.
@@ -71,25 +69,32 @@ impl Frames {
     /// microseconds, rising, the frame's number in the source and what `measure` made of it. Both
     /// are called in the order of time, `take` later where a time stamp has to be found first.
     pub(super) fn read<T>(
-        mut self,
+        self,
         end_us: i64,
         stop: &AtomicBool,
         mut measure: impl FnMut(&Mat) -> opencv::Result<T>,
         mut take: impl FnMut(i64, u64, T),
     ) -> Result<Read, IngestError> {
-        let mut clock = Clock::new(self.interval_us, None);
+        let Self { path, footage } = self;
+        let interval_us = footage.promise().interval_us;
+        let begin = Begin { start_us: i64::MIN, anchor: None, stored: &|_| None };
+        let mut reading = footage.read(&begin)?;
+        let mut clock = Clock::new(interval_us, None);
         let mut read = Read { end: End::Source, end_us: 0, lost: 0, notes: Vec::new() };
         let mut give = |ready: Vec<(i64, (u64, Option<T>))>, end_us: &mut i64| {
             for (pts_us, (frame, measured)) in ready {
-                *end_us = pts_us.saturating_add(self.interval_us);
+                *end_us = pts_us.saturating_add(interval_us);
                 if let Some(measured) = measured {
                     take(pts_us, frame, measured);
                 }
             }
         };
-        let (mut picture, mut small) = (Mat::default(), Mat::default());
+        let (mut picture, mut small) = (None, Mat::default());
         let mut small_px = None;
-        while let Some(stamp) = self.source.grab()? {
+        let mut frame = 0;
+        // There is one: the whole input is one span, read in order.
+        let Some(lane) = reading.lanes.first_mut() else { return Ok(read) };
+        while let Some(raw_us) = lane.grab()? {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Read { end: End::Stopped, ..read });
             }
@@ -98,28 +103,32 @@ impl Frames {
                 read.end = End::Limit;
                 break;
             }
-            let measured = if self.source.retrieve(&mut picture)? && !picture.empty() {
-                let size_px = *small_px.get_or_insert_with(|| scaled(&picture));
-                let pixels = if picture.size().is_ok_and(|found_px| found_px == size_px) {
-                    &picture
-                } else {
-                    // Not by area: the scores would no longer be PySceneDetect's.
-                    resize(&picture, &mut small, size_px, 0.0, 0.0, INTER_LINEAR)
-                        .map_err(IngestError::opencv("scale a frame of", &self.path))?;
-                    &small
-                };
-                let measured = measure(pixels);
-                Some(measured.map_err(IngestError::opencv("measure a frame of", &self.path))?)
-            } else {
-                read.lost += 1;
-                None
+            let is_there = lane.retrieve(&mut picture)?;
+            let measured = match &picture {
+                Some(Picture::Bgr(bgr)) if is_there && !bgr.empty() => {
+                    let size_px = *small_px.get_or_insert_with(|| scaled(bgr));
+                    let pixels = if bgr.size().is_ok_and(|found_px| found_px == size_px) {
+                        bgr
+                    } else {
+                        // Not by area: the scores would no longer be PySceneDetect's.
+                        resize(bgr, &mut small, size_px, 0.0, 0.0, INTER_LINEAR)
+                            .map_err(IngestError::opencv("scale a frame of", &path))?;
+                        &small
+                    };
+                    let measured = measure(pixels);
+                    Some(measured.map_err(IngestError::opencv("measure a frame of", &path))?)
+                }
+                _ => {
+                    read.lost += 1;
+                    None
+                }
             };
-            let ready = clock.push(stamp.pts_us, (stamp.source_frame, measured));
-            give(ready, &mut read.end_us);
+            give(clock.push(raw_us, (frame, measured)), &mut read.end_us);
+            frame += 1;
         }
-        let steps_us = self.source.last_steps_us(clock.held());
+        let steps_us = lane.last_steps_us(frame, clock.held());
         give(clock.finish(steps_us.as_deref()), &mut read.end_us);
-        read.notes = self.source.notes();
+        read.notes = lane.damage().notes();
         Ok(read)
     }
 }

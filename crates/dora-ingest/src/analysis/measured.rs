@@ -65,7 +65,7 @@ impl Measured {
         stop: &AtomicBool,
     ) -> Result<Option<Self>, IngestError> {
         let end_s = promised_s.unwrap_or(f64::INFINITY).min(end_us as f64 * 1e-6);
-        let mut progress = Progress::new(&input.source.name, 0.0, end_s, None);
+        let mut progress = Progress::new(&input.source.name, None, 0.0, end_s, None);
         let (light, mut content) = (LightMeter::new(), ContentMeter::default());
         let mut frames = Vec::new();
         let read = Frames::open(input, images_fps)?.read(
@@ -114,7 +114,6 @@ impl Measured {
 /// Named as a frame store would be: other files, other name.
 fn path_of(folder: &Path, input: &Input, images_fps: Option<f64>) -> PathBuf {
     // The frames are measured before any of these is applied, but for the rate.
-    let options =
-        IngestOptions { short_side_px: 0, jpeg_quality: 0, start_s: None, end_s: None, images_fps };
+    let options = IngestOptions { images_fps, ..IngestOptions::default() };
     input.store_folder(folder, &options).with_extension("measured")
 }

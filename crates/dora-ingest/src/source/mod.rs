@@ -101,6 +101,21 @@ impl Damage {
         let (packets, concealed) = (other.packets, other.concealed);
         Self { packets: self.packets + packets, concealed: self.concealed + concealed }
     }
+
+    /// Sentences for the user.
+    pub(crate) fn notes(self) -> Vec<String> {
+        let Self { packets, concealed } = self;
+        let mut notes = Vec::new();
+        if packets > 0 {
+            notes.push(format!("{packets} damaged pieces could not be decoded and were skipped"));
+        }
+        if concealed > 0 {
+            notes.push(format!(
+                "{concealed} frames are damaged in part, and the decoder filled the holes"
+            ));
+        }
+        notes
+    }
 }
 
 /// Frames of a span in the order of time.
