@@ -3,6 +3,7 @@
 use crate::ingest::{Outcome, ingest, stored_frames};
 use crate::input::{Input, Means};
 use crate::quiet;
+use crate::usage::peak_memory_bytes;
 use anyhow::Context;
 use dora_store::{Decoder, IngestOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -115,7 +116,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 for note in notes {
                     eprintln!("warning: {name}: {note}");
                 }
-                eprintln!("{name}: {frames} frames stored");
+                let memory = peak_memory_bytes().map(|bytes| bytes as f64 / 1e6);
+                let memory = memory.map(|mb| format!("; memory {mb:.0} MB at most"));
+                eprintln!("{name}: {frames} frames stored{}", memory.unwrap_or_default());
                 folder
             }
             Ok(Outcome::Interrupted { frames, .. }) => {

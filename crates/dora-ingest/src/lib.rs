@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod analysis;
+pub mod bench;
 mod clock;
 pub mod command;
 mod encode;
@@ -25,6 +26,7 @@ mod source;
 mod stills;
 mod thin;
 pub mod toy_walk;
+mod usage;
 
 pub use error::IngestError;
 pub use ingest::{Outcome, ingest, stored_frames};

@@ -1,7 +1,7 @@
 //! The `dora-ingest` binary: parses the command line and dispatches.
 
 use clap::{Parser, Subcommand};
-use dora_ingest::{analysis, command, quiet, toy_walk};
+use dora_ingest::{analysis, bench, command, quiet, toy_walk};
 use std::process::ExitCode;
 
 /// Decode video once into frame stores
@@ -18,6 +18,8 @@ enum Command {
     Ingest(command::Args),
     /// Draw lightness, cuts and classes of videos over time, compared at equal length
     Analyze(analysis::Args),
+    /// Measure how fast a 4K video is ingested, beside the `ffmpeg` program
+    Bench(bench::Args),
     /// Render the toy walk: a street seen by a walker, with object and class masks
     ToyWalk(toy_walk::Args),
 }
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let done = match &Cli::parse().command {
         Command::Ingest(args) => command::run(args),
         Command::Analyze(args) => analysis::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::ToyWalk(args) => {
             quiet::restart_silenced();
             toy_walk::run(args).map(|mp4| {
