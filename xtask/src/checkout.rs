@@ -102,6 +102,17 @@ impl Checkout {
         process::run(cargo.args(["--workspace", "--bins"]).args(self.features()))
     }
 
+    /// Builds one program that needs neither libtorch nor OpenCV, so that nobody waits for those. What it
+    /// shares with the others may be compiled a second time for them.
+    pub(crate) fn build_alone(&self, package: &str) -> anyhow::Result<()> {
+        if !self.program_path(package)?.exists() {
+            say!("building `{package}`; the first time takes a minute or two");
+        }
+        let mut cargo = self.cargo();
+        cargo.arg("build").arg("--manifest-path").arg(self.root.join("Cargo.toml"));
+        process::run(cargo.args(["--package", package, "--bins"]))
+    }
+
     /// A program of the workspace that [`Checkout::build`] has built, to be given arguments.
     pub(crate) fn program(&self, name: &str) -> anyhow::Result<Command> {
         Ok(Command::new(self.program_path(name)?))

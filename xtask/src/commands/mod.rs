@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod download_wt;
 mod ingest;
 mod test;
 mod train;
@@ -17,6 +18,7 @@ use crate::{
 /// Every command, in the order in which help lists them.
 pub(crate) const ALL: &[CommandSpec] = &[
     train::COMMAND,
+    download_wt::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
     bench::COMMAND,
