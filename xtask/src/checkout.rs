@@ -66,9 +66,16 @@ impl Checkout {
     }
 
     /// Cargo, to be given a command. It finds the same environment as one that the user starts, since
-    /// a different LIBTORCH would make it compile libtorch's bindings again.
+    /// a different LIBTORCH would make it compile libtorch's bindings again, and what it told us of our
+    /// own package, ring with all that is built on it.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&name);
+            }
+        }
         if self.exported_libtorch().is_none() {
             cargo.env_remove("LIBTORCH");
         }

@@ -11,12 +11,16 @@ use std::path::{Path, PathBuf};
 /// The licence's text, word for word as published.
 const CC_BY_4_0: &str = include_str!("../licences/CC-BY-4.0.txt");
 
-/// Writes the two files into `folder`, for the videos that are recorded there.
+/// Writes the two files into `folder`, for the videos that are recorded there, if any.
 pub(crate) fn write(folder: &Path, manifest: &Manifest) -> Result<(), DownloadError> {
+    let records = record::all(folder);
+    if records.is_empty() {
+        return Ok(());
+    }
     let put = |path: PathBuf, text: &str| {
         atomic::write_file(&path, text.as_bytes()).map_err(DownloadError::io("write", &path))
     };
-    put(folder.join("Walking_Tours_ATTRIBUTION.md"), &text(manifest, &record::all(folder)))?;
+    put(folder.join("Walking_Tours_ATTRIBUTION.md"), &text(manifest, &records))?;
     put(folder.join("Walking_Tours_CC-BY-4.0.txt"), CC_BY_4_0)
 }
 

@@ -149,38 +149,9 @@ fn work(
     stop: &Stop,
 ) -> Result<ExitCode, DownloadError> {
     let mut outcome = Outcome::default();
-    let (mut missing, mut unknown) = (Vec::new(), Vec::new());
-    for &tour in &tours {
-        let done = |outcome: &mut Outcome, path: PathBuf, source| {
-            let (word, shown) = (tour.word(), path.display().to_string());
-            board.say(&format!("{word}: nothing to do, `{shown}` is here (from {source})"));
-            outcome.videos.push(Video { tour: tour.clone(), path, source });
-        };
-        if deface.is_some()
-            && let Ok(Present::Whole(path, record)) =
-                record::look(&args.out, &blur::stem(tour.stem()))
-        {
-            done(&mut outcome, path, record.source);
-            continue;
-        }
-        match record::look(&args.out, tour.stem()) {
-            // Still to be blurred.
-            Ok(Present::Whole(path, record)) if deface.is_some() => {
-                outcome.videos.push(Video { tour: tour.clone(), path, source: record.source });
-            }
-            Ok(Present::Whole(path, record)) => done(&mut outcome, path, record.source),
-            Ok(Present::Unknown(path)) => unknown.push((tour, path)),
-            Ok(Present::Nothing) => missing.push(tour),
-            Err(error) => outcome.failed(error, board),
-        }
-    }
+    let (missing, unknown) = look_for(&tours, args, &mut outcome, board);
     let mut lock = None;
-    let changes = !missing.is_empty() || !unknown.is_empty();
-    if !args.dry_run && (changes || deface.is_some()) {
-        fs::create_dir_all(&args.out).map_err(DownloadError::io("make the folder", &args.out))?;
-        lock = Some(lock_folder(&args.out)?);
-    }
-    if changes {
+    if !missing.is_empty() || !unknown.is_empty() {
         let plan = fetch::plan(args, manifest, &missing, &unknown, &mut outcome, board, stop)?;
         if args.dry_run {
             print(&plan.table(&args.out)?)?;
@@ -188,6 +159,7 @@ fn work(
         }
         let blurred_bytes = if deface.is_some() { plan.whole_bytes() } else { 0 };
         disk::check_room(&args.out, plan.missing_bytes().saturating_add(blurred_bytes))?;
+        lock = Some(lock_folder(&args.out)?);
         fetch::fetch(args, plan, &mut outcome, board, stop);
         attribution::write(&args.out, manifest)?;
         stop.check()?;
@@ -196,6 +168,9 @@ fn work(
         return Ok(ExitCode::from(outcome.status));
     }
     if let Some(deface) = deface {
+        if lock.is_none() {
+            lock = Some(lock_folder(&args.out)?);
+        }
         blur_all(args, deface, &mut outcome, board, stop)?;
         attribution::write(&args.out, manifest)?;
     }
@@ -207,6 +182,44 @@ fn work(
     }
     next::lines(&outcome.videos).iter().for_each(|line| board.say(line));
     Ok(ExitCode::from(outcome.status))
+}
+
+/// Tours that are not here, and files that have a tour's name but no record.
+type Wanting<'a> = (Vec<&'a Tour>, Vec<(&'a Tour, PathBuf)>);
+
+/// Looks what is here and tells of what needs no more work.
+fn look_for<'a>(
+    tours: &[&'a Tour],
+    args: &Args,
+    outcome: &mut Outcome,
+    board: &Board,
+) -> Wanting<'a> {
+    let (mut missing, mut unknown) = (Vec::new(), Vec::new());
+    for &tour in tours {
+        let blurred = record::look(&args.out, &blur::stem(tour.stem()));
+        let (path, record, is_done) = match (blurred, record::look(&args.out, tour.stem())) {
+            (Ok(Present::Whole(path, record)), _) if args.blur_faces => (path, record, true),
+            (_, Ok(Present::Whole(path, record))) => (path, record, !args.blur_faces),
+            (_, Ok(Present::Unknown(path))) => {
+                unknown.push((tour, path));
+                continue;
+            }
+            (_, Ok(Present::Nothing)) => {
+                missing.push(tour);
+                continue;
+            }
+            (_, Err(error)) => {
+                outcome.failed(error, board);
+                continue;
+            }
+        };
+        if is_done {
+            let (word, shown, source) = (tour.word(), path.display(), record.source);
+            board.say(&format!("{word}: nothing to do, `{shown}` is here (from {source})"));
+        }
+        outcome.videos.push(Video { tour: tour.clone(), path, source: record.source });
+    }
+    (missing, unknown)
 }
 
 /// Blurs one after the other: `deface` takes the whole machine.
@@ -277,6 +290,7 @@ fn blur_one(
 
 /// Keeps a second process from writing the same files.
 fn lock_folder(folder: &Path) -> Result<File, DownloadError> {
+    fs::create_dir_all(folder).map_err(DownloadError::io("make the folder", folder))?;
     let path = folder.join(".walking_tours.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(DownloadError::io("write", &path))?;

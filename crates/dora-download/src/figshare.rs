@@ -11,6 +11,8 @@ use serde::Deserialize;
 /// Where figshare's API is.
 pub const API: &str = "https://api.figshare.com";
 
+/// How often to ask before anything has come: a network that is not there is told in seconds.
+const FIRST_TRIES: u32 = 4;
 /// Far more than an item with thousands of files takes.
 const LARGEST_ANSWER_BYTES: u64 = 8 << 20;
 
@@ -78,6 +80,7 @@ pub fn item(
     say: impl Fn(&str),
 ) -> Result<Item, DownloadError> {
     let url = format!("{api}/v2/articles/{article}");
+    let retry = Retry { tries: retry.tries.min(FIRST_TRIES), ..retry };
     let mut patience = Patience::new(retry, stop);
     let mut answer: ArticleAnswer = patiently(&mut patience, &say, || get(client, &url))?;
     let complete = |files: &[FileAnswer]| {

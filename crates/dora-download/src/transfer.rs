@@ -67,6 +67,7 @@ impl Wanted<'_> {
         board: &Board,
         stop: &Stop,
     ) -> Result<(), DownloadError> {
+        check_free(self.to)?;
         let mut part = Part::open(self, board, stop)?;
         let mut second = false;
         loop {
@@ -354,12 +355,7 @@ impl<'a> Part<'a> {
     fn publish(self) -> Result<(), DownloadError> {
         let to = self.wanted.to;
         self.file.sync_all().map_err(DownloadError::io("write", &self.path))?;
-        if to.exists() {
-            return Err(DownloadError::Wrong(format!(
-                "`{}` appeared meanwhile; move it away, then run this again",
-                to.display()
-            )));
-        }
+        check_free(to)?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
         fs::rename(&self.path, to)
             .and_then(|()| atomic::sync_folder(folder.unwrap_or(Path::new("."))))
@@ -422,6 +418,20 @@ impl From<Md5> for String {
     fn from(sum: Md5) -> Self {
         sum.to_string()
     }
+}
+
+/// Whether nothing has the name `to`.
+///
+/// # Errors
+/// Something has: it stays.
+pub(crate) fn check_free(to: &Path) -> Result<(), DownloadError> {
+    if !to.exists() {
+        return Ok(());
+    }
+    Err(DownloadError::Wrong(format!(
+        "`{}` is here already; move it away, then run this again",
+        to.display()
+    )))
 }
 
 /// Where the bytes of `to` lie until they are complete.

@@ -11,6 +11,7 @@ use crate::progress::{Board, Meter};
 use crate::record::CONTAINERS;
 use crate::stop::Stop;
 use crate::text::{bytes, foreign};
+use crate::transfer::{check_free, part_path};
 use dora_store::atomic;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -157,6 +158,7 @@ impl Youtube {
         board: &Board,
         stop: &Stop,
     ) -> Result<(), DownloadError> {
+        check_free(to)?;
         let half_way = half_way(to, tour, &chosen.format);
         let mut meter = board.meter(&tour.word(), "fetching", chosen.size_bytes);
         discard_others(&half_way, tour, &meter)?;
@@ -380,7 +382,7 @@ fn half_way(to: &Path, tour: &Tour, format: &Format) -> PathBuf {
 }
 
 fn stored_bytes(half_way: &Path) -> u64 {
-    let part = crate::transfer::part_path(half_way);
+    let part = part_path(half_way);
     [half_way, &part].iter().find_map(|path| Some(fs::metadata(path).ok()?.len())).unwrap_or(0)
 }
 
@@ -402,12 +404,7 @@ fn discard_others(half_way: &Path, tour: &Tour, meter: &Meter) -> Result<(), Dow
 }
 
 fn publish(half_way: &Path, to: &Path) -> Result<(), DownloadError> {
-    if to.exists() {
-        return Err(DownloadError::Wrong(format!(
-            "`{}` appeared meanwhile; move it away, then run this again",
-            to.display()
-        )));
-    }
+    check_free(to)?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
     fs::File::open(half_way)
         .and_then(|file| file.sync_all())

@@ -317,7 +317,8 @@ fn what_is_there_is_never_overwritten() {
     let case = Case::new(&walk.clone(), move |request, _| Reply::file(request, &walk, "\"a\""));
     fs::write(case.to(), "mine").unwrap();
     let message = case.fetch().unwrap_err();
-    assert!(message.contains("appeared meanwhile"), "{message}");
+    assert!(message.contains("is here already; move it away"), "{message}");
+    assert!(case.starts().is_empty());
     assert_eq!(fs::read(case.to()).unwrap(), b"mine");
 }
 
