@@ -264,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn what_began_encrypted_stays_so() {
+        let client = Client::new("https://api.figshare.com");
+        for url in ["http://127.0.0.1:9/x", "file:///etc/passwd", "ftp://h/x", "/x", ""] {
+            let refused = client.get(url, &[], &[StatusCode::OK]).unwrap_err();
+            assert!(
+                matches!(refused, Hitch::Refused(what) if what.contains("no web address")),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
     fn only_what_may_pass_is_tried_again() {
         let passes = |code: u16, redirected| {
             let status = StatusCode::from_u16(code).unwrap();

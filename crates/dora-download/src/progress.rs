@@ -55,7 +55,6 @@ impl Board {
     /// Shows `name` while something is done to it: "fetching", "checking".
     pub fn meter(&self, name: &str, doing: &'static str, total_bytes: Option<u64>) -> Meter {
         let bar = self.bars.as_ref().map(|bars| {
-            let bar = bars.add(ProgressBar::new(total_bytes.unwrap_or(0)));
             let template = match total_bytes {
                 Some(_) => {
                     "{prefix:13} {msg} [{bar:25}] {decimal_bytes} of {decimal_total_bytes}, \
@@ -66,9 +65,8 @@ impl Board {
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ");
-            bar.set_style(style);
-            bar.set_prefix(name.to_owned());
-            bar.set_message(doing);
+            let bar = ProgressBar::new(total_bytes.unwrap_or(0)).with_style(style);
+            let bar = bars.add(bar.with_prefix(name.to_owned()).with_message(doing));
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
@@ -137,5 +135,21 @@ impl Drop for Meter {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_size_speed_and_time_left() {
+        let mut meter = Board::without_progress().meter("venice", "fetching", Some(28_000_000_000));
+        meter.start_at(1_000_000_000);
+        meter.since = Instant::now() - Duration::from_secs(100);
+        meter.set(4_000_000_000);
+        assert_eq!(meter.line(), "fetching, 4.0 GB of 28.0 GB, 30.0 MB/s, 0:13 h left");
+        meter.total_bytes = None;
+        assert_eq!(meter.line(), "fetching, 4.0 GB, 30.0 MB/s");
     }
 }

@@ -155,7 +155,7 @@ impl<'a> Part<'a> {
 
     /// Reads what an earlier run has stored, for the checksum.
     fn take_up(&mut self, stored: u64, board: &Board, stop: &Stop) -> Result<(), DownloadError> {
-        let mut meter = board.meter(self.wanted.name, "checking", Some(stored));
+        self.meter = board.meter(self.wanted.name, "checking", Some(stored));
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             stop.check()?;
@@ -166,9 +166,9 @@ impl<'a> Part<'a> {
             }
             self.md5.update(&buffer[..read]);
             self.len_bytes += read as u64;
-            meter.set(self.len_bytes);
+            self.meter.set(self.len_bytes);
         }
-        drop(meter);
+        self.meter = board.meter(self.wanted.name, "fetching", Some(self.wanted.size_bytes));
         self.meter.say(&format!("going on after {}", bytes(self.len_bytes)));
         self.meter.start_at(self.len_bytes);
         Ok(())
@@ -309,11 +309,22 @@ impl<'a> Part<'a> {
                     self.other_size(self.wanted.size_bytes.saturating_add(read as u64 - missing))
                 );
             }
-            self.file.write_all(&buffer[..read]).map_err(DownloadError::io("write", &self.path))?;
+            self.file.write_all(&buffer[..read]).map_err(|error| self.cannot_write(error))?;
             self.md5.update(&buffer[..read]);
             self.len_bytes += read as u64;
             self.meter.set(self.len_bytes);
         }
+    }
+
+    fn cannot_write(&self, error: std::io::Error) -> DownloadError {
+        if error.kind() != std::io::ErrorKind::StorageFull {
+            return DownloadError::io("write", &self.path)(error);
+        }
+        let (name, here, path) = (self.wanted.name, bytes(self.len_bytes), self.path.display());
+        DownloadError::Wrong(format!(
+            "{name}: the disk is full after {here} in `{path}`; make room, then run the same command again \
+             to go on"
+        ))
     }
 
     /// Throws away what is here, which turned out to be of no use.

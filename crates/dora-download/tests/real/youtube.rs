@@ -2,6 +2,7 @@
 
 use crate::world::{World, ended, signal, until};
 use std::fs;
+use std::path::PathBuf;
 
 /// A description as `yt-dlp --dump-json` prints it, cut to what is read and some of what is not.
 const VENICE: &str = r#"{"id": "fGX0Te6pFvk", "title": "Venice", "formats": [], "duration": 6600, "uploader": "A Walker",
@@ -176,4 +177,62 @@ fn yt_dlp_ends_with_us() {
         until("yt-dlp ends", || !fs::exists(format!("/proc/{}", pid.trim())).unwrap());
         assert_eq!(world.read("data/Walking_Tour_Venice.f315.webm.part"), "0123");
     }
+}
+
+/// Formats as YouTube offers them: id, codec, height, container.
+const OFFERED: &[(&str, &str, u32, &str)] = &[
+    ("140", "none", 0, "m4a"),
+    ("299", "avc1.64002a", 1080, "mp4"),
+    ("303", "vp9", 1080, "webm"),
+    ("399", "av01.0.09M.08", 1080, "mp4"),
+    ("315", "vp9", 2160, "webm"),
+    ("401", "av01.0.13M.08", 2160, "mp4"),
+    ("571", "hev1.1.6.L183", 4320, "mp4"),
+];
+
+#[test]
+fn the_real_yt_dlp_chooses_by_our_rules() {
+    let Some(program) = real_yt_dlp() else {
+        eprintln!(
+            "skipped: no yt-dlp on PATH and none brought by `cargo xtask download-wt --upgrade-yt-dlp`"
+        );
+        return;
+    };
+    let formats = OFFERED.iter().map(|(id, codec, height, container)| {
+        let (video, sound) = if *codec == "none" { ("none", "mp4a") } else { (*codec, "none") };
+        format!(
+            r#"{{"format_id":"{id}","url":"http://127.0.0.1:9/x","protocol":"https","ext":"{container}","fps":60,
+               "vcodec":"{video}","acodec":"{sound}","height":{height},"width":{},"filesize":12}}"#,
+            height * 16 / 9
+        )
+    });
+    let formats = formats.collect::<Vec<_>>().join(",");
+    let world = World::new(|_, _| None);
+    let json = format!(
+        r#"{{"id":"fGX0Te6pFvk","title":"x","extractor":"youtube","extractor_key":"Youtube",
+           "webpage_url":"https://www.youtube.com/watch?v=fGX0Te6pFvk","formats":[{formats}]}}"#
+    );
+    fs::write(world.path("info.json"), json).unwrap();
+    for (options, expected) in [
+        ("", "3840x2160, 60 frames/s, vp9, format 315"),
+        ("--max-height 4320", "3840x2160, 60 frames/s, vp9, format 315"),
+        ("--max-height 1440", "1920x1080, 60 frames/s, vp9, format 303"),
+    ] {
+        let line = format!("venice --source youtube --dry-run {options}");
+        let mut command = world.command(&line);
+        command.arg("--yt-dlp").arg(&program).args(["--", "--load-info-json", "info.json"]);
+        let run = ended(command.output().unwrap());
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        assert!(run.stdout.contains(expected), "{}", run.stdout);
+    }
+}
+
+fn real_yt_dlp() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cached = cache.map(|cache| cache.join("dora/yt-dlp"));
+    let folders = std::env::split_paths(&path).chain(cached);
+    folders.map(|folder| folder.join("yt-dlp")).find(|program| program.is_file())
 }
