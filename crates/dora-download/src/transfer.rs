@@ -240,9 +240,15 @@ impl<'a> Part<'a> {
                 self.check_range(response.headers())?;
             }
             StatusCode::OK => {
-                let whole = response.body().content_length();
-                if whole.is_some_and(|whole| whole != self.wanted.size_bytes) {
-                    return Err(self.other_size(whole.unwrap_or(0)));
+                match response.body().content_length() {
+                    Some(whole) if whole != self.wanted.size_bytes => {
+                        return Err(self.other_size(whole));
+                    }
+                    // Perhaps no file at all: too little to give up for it what is here.
+                    None if self.len_bytes > 0 => {
+                        return Err(Hitch::passing("the server does not say how much it sends"));
+                    }
+                    _ => {}
                 }
                 if self.len_bytes > 0 {
                     let changed = self.etag.is_some() && etag != self.etag;
@@ -342,7 +348,8 @@ impl<'a> Part<'a> {
     }
 
     fn keep_etag(&mut self, etag: Option<String>) -> Result<(), DownloadError> {
-        if etag == self.etag {
+        // A server may leave it out when it sends the rest.
+        if etag == self.etag || (etag.is_none() && self.len_bytes > 0) {
             return Ok(());
         }
         self.etag = etag;

@@ -165,6 +165,20 @@ fn a_server_without_ranges_starts_over() {
 }
 
 #[test]
+fn a_page_of_a_captive_portal_costs_nothing() {
+    let walk = content(1);
+    let half = walk.len() / 2;
+    let case = Case::new(&walk.clone(), move |request, before| match before {
+        0 => Reply::file(request, &walk, "\"a\"").cut(half),
+        1 => Reply::whole(b"5\r\nLogin\r\n0\r\n\r\n").with("Transfer-Encoding", "chunked"),
+        _ => Reply::file(request, &walk, "\"a\""),
+    });
+    case.fetch().unwrap();
+    case.holds(&content(1));
+    assert_eq!(case.starts(), [None, Some(half), Some(half)]);
+}
+
+#[test]
 fn a_server_that_never_gets_further_is_given_up() {
     let walk = content(1);
     let half = walk.len() / 2;
@@ -182,14 +196,18 @@ fn a_file_that_changes_on_the_way_is_fetched_anew() {
         let case = Case::new(&new.clone(), move |request, before| match before {
             0 => Reply::file(request, &old, "\"old\"").cut(half),
             _ if knows_if_range => Reply::file(request, &new, "\"new\""),
+            // It sends the rest of another file, and not all of it.
             _ => {
                 let mut blind = request.clone();
                 blind.forget("if-range");
-                Reply::file(&blind, &new, "\"new\"")
+                let reply = Reply::file(&blind, &new, "\"new\"");
+                if request.start().is_some() { reply.cut(1000) } else { reply }
             }
         });
         case.fetch().unwrap();
         case.holds(&content(2));
+        let expected = [None, Some(half), None];
+        assert_eq!(case.starts(), expected[..if knows_if_range { 2 } else { 3 }]);
     }
 }
 
