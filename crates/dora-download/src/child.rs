@@ -35,19 +35,19 @@ pub(crate) struct Ended {
 
 /// Becomes the program that `words` name after the parent's process number; comes back only with the
 /// reason why that failed.
-pub fn become_program(mut words: impl Iterator<Item = OsString>) -> anyhow::Error {
+pub fn become_program(mut words: impl Iterator<Item = OsString>) -> DownloadError {
     let parent = words.next().and_then(|word| word.to_str()?.parse().ok()).and_then(Pid::from_raw);
     let (Some(parent), Some(program)) = (parent, words.next()) else {
-        return anyhow::anyhow!("`{WORD}` is for this program alone");
+        return DownloadError::Wrong(format!("`{WORD}` is for this program alone"));
     };
+    let program = Path::new(&program);
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
-        return anyhow::Error::new(error).context("cannot follow the parent");
+        return DownloadError::io("tie to its parent", program)(error.into());
     }
     if getppid() != Some(parent) {
-        return anyhow::anyhow!("the process that started this one has ended");
+        return DownloadError::Stopped;
     }
-    let error = Command::new(&program).args(words).exec();
-    anyhow::Error::new(error).context(format!("cannot start `{}`", program.to_string_lossy()))
+    DownloadError::io("start", program)(Command::new(program).args(words).exec())
 }
 
 /// `program` with `args`, to be started by the thread that waits for it: Linux takes that thread's end

@@ -16,7 +16,7 @@ use crate::text::bytes;
 use crate::{attribution, blur};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -306,7 +306,9 @@ fn lock_folder(folder: &Path) -> Result<File, DownloadError> {
 
 fn print(text: &str) -> Result<(), DownloadError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(DownloadError::io("write to", Path::new("stdout")))
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(DownloadError::io("write to", Path::new("stdout"))),
+    }
 }

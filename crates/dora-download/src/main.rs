@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use dora_download::{child, command};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Fetch Walking Tours from figshare or YouTube
@@ -14,13 +15,15 @@ struct Cli {
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
-    if words.next_if(|word| word == child::WORD).is_some() {
-        eprintln!("error: {:#}", child::become_program(words));
-        return ExitCode::FAILURE;
-    }
-    command::run(&Cli::parse().args).unwrap_or_else(|error| {
+    let outcome = if words.next_if(|word| word == child::WORD).is_some() {
+        Err(child::become_program(words))
+    } else {
+        command::run(&Cli::parse().args)
+    };
+    outcome.unwrap_or_else(|error| {
         let status = command::status_of(&error);
-        eprintln!("error: {:#}", anyhow::Error::from(error));
+        // A closed pipe there is no reason to panic.
+        let _ = writeln!(std::io::stderr(), "error: {:#}", anyhow::Error::from(error));
         ExitCode::from(status)
     })
 }

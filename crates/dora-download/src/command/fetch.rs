@@ -15,7 +15,6 @@ use crate::transfer::{Md5, Wanted};
 use crate::youtube::{Chosen, Youtube};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The lines of a video as published; what is above has no use here.
 const DEFAULT_MAX_HEIGHT_PX: u32 = 2160;
@@ -23,24 +22,18 @@ const DEFAULT_MAX_HEIGHT_PX: u32 = 2160;
 /// What will be fetched.
 pub(super) struct Plan {
     jobs: Vec<Job>,
-    means: Means,
 }
 
 struct Job {
     tour: Tour,
     to: PathBuf,
-    from: From,
+    from: Origin,
 }
 
-enum From {
-    Figshare { file: RemoteFile, page: String, licence: Option<String> },
-    Youtube(Chosen),
-}
-
-/// What fetches.
-enum Means {
-    Client(Client),
-    Youtube(Youtube),
+/// Where a video comes from, with what fetches it.
+enum Origin {
+    Figshare { client: Client, file: RemoteFile, page: String, licence: Option<String> },
+    Youtube { youtube: Youtube, chosen: Chosen },
 }
 
 impl Plan {
@@ -63,8 +56,8 @@ impl Plan {
         for job in &self.jobs {
             let size = job.whole_bytes().map_or("unknown".to_owned(), bytes);
             let what = match &job.from {
-                From::Figshare { file, .. } => format!("figshare, MD5 {}", file.md5),
-                From::Youtube(Chosen { format, .. }) => format!(
+                Origin::Figshare { file, .. } => format!("figshare, MD5 {}", file.md5),
+                Origin::Youtube { chosen: Chosen { format, .. }, .. } => format!(
                     "YouTube, {}x{}, {} frames/s, {}, format {}",
                     format.width_px, format.height_px, format.fps, format.codec, format.id
                 ),
@@ -85,32 +78,28 @@ impl Plan {
 impl Job {
     fn whole_bytes(&self) -> Option<u64> {
         match &self.from {
-            From::Figshare { file, .. } => Some(file.size_bytes),
-            From::Youtube(chosen) => chosen.size_bytes,
+            Origin::Figshare { file, .. } => Some(file.size_bytes),
+            Origin::Youtube { chosen, .. } => chosen.size_bytes,
         }
     }
 
     fn stored_bytes(&self) -> u64 {
         match &self.from {
-            From::Figshare { file, .. } => wanted(&self.tour.word(), file, &self.to).stored_bytes(),
-            From::Youtube(chosen) => chosen.stored_bytes(&self.to, &self.tour),
+            Origin::Figshare { file, .. } => {
+                wanted(&self.tour.word(), file, &self.to).stored_bytes()
+            }
+            Origin::Youtube { chosen, .. } => chosen.stored_bytes(&self.to, &self.tour),
         }
     }
 
-    fn fetch(
-        &self,
-        means: &Means,
-        retry: Retry,
-        board: &Board,
-        stop: &Stop,
-    ) -> Result<Record, DownloadError> {
-        let word = self.tour.word();
-        match (&self.from, means) {
-            (From::Figshare { file, page, licence }, Means::Client(client)) => {
+    fn fetch(&self, retry: Retry, board: &Board, stop: &Stop) -> Result<Record, DownloadError> {
+        match &self.from {
+            Origin::Figshare { client, file, page, licence } => {
+                let word = self.tour.word();
                 wanted(&word, file, &self.to).fetch(client, retry, board, stop)?;
                 deposited(&self.tour, file, page, licence, &self.to)
             }
-            (From::Youtube(chosen), Means::Youtube(youtube)) => {
+            Origin::Youtube { youtube, chosen } => {
                 youtube.fetch(&self.tour, chosen, &self.to, retry, board, stop)?;
                 let url = self.tour.youtube_url();
                 let mut record = Record::new(&self.tour, Source::Youtube, url, &self.to)?;
@@ -119,7 +108,6 @@ impl Job {
                 record.format = Some(chosen.format.clone());
                 Ok(record)
             }
-            _ => Err(DownloadError::Failed(format!("{word}: planned from another source"))),
         }
     }
 }
@@ -149,13 +137,13 @@ pub(super) fn plan(
                     Ok(chosen) => jobs.push(Job {
                         to: args.out.join(format!("{}.{}", tour.stem(), chosen.format.container)),
                         tour: tour.clone(),
-                        from: From::Youtube(chosen),
+                        from: Origin::Youtube { youtube: youtube.clone(), chosen },
                     }),
                     Err(DownloadError::Stopped) => return Err(DownloadError::Stopped),
                     Err(error) => outcome.failed(error, board),
                 }
             }
-            Ok(Plan { jobs, means: Means::Youtube(youtube) })
+            Ok(Plan { jobs })
         }
     }
 }
@@ -204,7 +192,8 @@ fn figshare_plan(
             Ok(file) => jobs.push(Job {
                 tour: tour.clone(),
                 to: args.out.join(&tour.figshare.file),
-                from: From::Figshare {
+                from: Origin::Figshare {
+                    client: client.clone(),
                     file: file.clone(),
                     page: item.page.clone(),
                     licence: item.licence.clone(),
@@ -213,17 +202,17 @@ fn figshare_plan(
             Err(error) => outcome.failed(error, board),
         }
     }
-    Ok(Plan { jobs, means: Means::Client(client) })
+    Ok(Plan { jobs })
 }
 
 /// Fetches all of it, several at a time.
 pub(super) fn fetch(args: &Args, plan: Plan, outcome: &mut Outcome, board: &Board, stop: &Stop) {
-    let (means, retry) = (Arc::new(plan.means), retry(args));
+    let retry = retry(args);
     let places: Vec<(Tour, PathBuf)> =
         plan.jobs.iter().map(|job| (job.tour.clone(), job.to.clone())).collect();
     let work = {
         let (board, stop) = (board.clone(), stop.clone());
-        move |job: &Job| job.fetch(&means, retry, &board, &stop)
+        move |job: &Job| job.fetch(retry, &board, &stop)
     };
     queue::run(plan.jobs, usize::from(args.jobs), stop, work, |place, result| {
         let (tour, path) = places[place].clone();
