@@ -66,9 +66,16 @@ impl Checkout {
     }
 
     /// Cargo, to be given a command. It finds the same environment as one that the user starts, since
-    /// a different LIBTORCH would make it compile libtorch's bindings again.
+    /// a different LIBTORCH would make it compile libtorch's bindings again, and what it told us of our
+    /// own package, ring with all that is built on it.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&name);
+            }
+        }
         if self.exported_libtorch().is_none() {
             cargo.env_remove("LIBTORCH");
         }
@@ -100,6 +107,17 @@ impl Checkout {
         let mut cargo = self.cargo();
         cargo.arg("build").arg("--manifest-path").arg(self.root.join("Cargo.toml"));
         process::run(cargo.args(["--workspace", "--bins"]).args(self.features()))
+    }
+
+    /// Builds one program that needs neither libtorch nor OpenCV, so that nobody waits for those. What it
+    /// shares with the others may be compiled a second time for them.
+    pub(crate) fn build_alone(&self, package: &str) -> anyhow::Result<()> {
+        if !self.program_path(package)?.exists() {
+            say!("building `{package}`; the first time takes a minute or two");
+        }
+        let mut cargo = self.cargo();
+        cargo.arg("build").arg("--manifest-path").arg(self.root.join("Cargo.toml"));
+        process::run(cargo.args(["--package", package, "--bins"]))
     }
 
     /// A program of the workspace that [`Checkout::build`] has built, to be given arguments.

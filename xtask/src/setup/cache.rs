@@ -145,15 +145,9 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// The one below `$XDG_CACHE_HOME`, else `~/.cache`.
+    /// The one below [`user_dir`].
     pub(crate) fn of_user(variant: Variant) -> anyhow::Result<Self> {
-        let absolute =
-            |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let dir = absolute("XDG_CACHE_HOME")
-            .or_else(|| Some(absolute("HOME")?.join(".cache")))
-            .ok_or_else(|| fixable("neither XDG_CACHE_HOME nor HOME is set, so libtorch has no place; export one of them"))?
-            .join("dora");
-        Ok(Self { dir, variant })
+        Ok(Self { dir: user_dir()?, variant })
     }
 
     pub(crate) fn variant(&self) -> Variant {
@@ -389,6 +383,18 @@ impl Cache {
             self.variant.noun()
         ))
     }
+}
+
+/// The folder of all that is fetched for this user: below `$XDG_CACHE_HOME`, else `~/.cache`.
+pub(crate) fn user_dir() -> anyhow::Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let cache = cache.ok_or_else(|| {
+        fixable(
+            "neither XDG_CACHE_HOME nor HOME is set, so what is fetched has no place; export one of them",
+        )
+    })?;
+    Ok(cache.join("dora"))
 }
 
 fn total_bytes(records: &[Record]) -> u64 {

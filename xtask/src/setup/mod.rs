@@ -8,6 +8,7 @@ pub(crate) mod machine;
 pub(crate) mod manifest;
 pub(crate) mod packages;
 pub(crate) mod python;
+pub(crate) mod yt_dlp;
 
 use self::{
     cache::{Cache, Variant},

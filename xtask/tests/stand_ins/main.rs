@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod download;
 mod launch;
 mod world;
 

@@ -14,11 +14,15 @@ const ABC: &str = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
 
 /// Stands in for pip: unpacks a libtorch of a few bytes. Breaks off where the file `break-off` lies.
 const PYTHON: &str = r#"PATH=/usr/bin:/bin
+case "$*" in "-m yt_dlp --version") cat "$PYTHONPATH/yt_dlp/version"; exit;; esac
 case "$*" in *--version) echo "pip 24.0 from /x (python 3.11)"; exit;; esac
 echo "$*" >>"$WORLD/pip.log"
 while [ "$1" != --target ]; do shift; done
 site=$2
-case "$*" in *torch==*) ;; *)
+case "$*" in *yt-dlp*)
+  if [ -e "$WORLD/no-network" ]; then echo "ERROR: no network" >&2; exit 1; fi
+  mkdir -p $site/yt_dlp; date +%s%N >$site/yt_dlp/version; exit;;
+*torch==*) ;; *)
   mkdir -p $site/nvidia/nccl/include $site/nvidia/nccl/lib $site/nvidia_nccl.dist-info
   for file in include/nccl.h lib/libnccl.so.2; do
     printf abc >$site/nvidia/nccl/$file
