@@ -70,9 +70,9 @@ fn report(findings: &[Finding], wrong: usize) -> String {
             Verdict::Note => "-",
             Verdict::Wrong(_) => "WRONG",
         };
-        let _ = writeln!(text, "{word:<5}  {part:<13}  {found}");
+        let _ = writeln!(text, "{word:<5}  {part:<15}  {found}");
         if let Verdict::Wrong(fix) = verdict {
-            let _ = writeln!(text, "{:<5}  {:<13}  fix: {fix}", "", "");
+            let _ = writeln!(text, "{:<5}  {:<15}  fix: {fix}", "", "");
         }
     }
     text += &match wrong {
@@ -357,9 +357,9 @@ mod tests {
     fn the_report_is_aligned_and_names_the_fix() {
         let finding = |verdict| Finding { part: "cmake", found: "x".to_owned(), verdict };
         let findings = [finding(Verdict::Fits), finding(Verdict::Wrong("`do`".to_owned()))];
-        let expected = "ok     cmake          x\n\
-                        WRONG  cmake          x\n\
-                        \u{20}                     fix: `do`\n\
+        let expected = "ok     cmake            x\n\
+                        WRONG  cmake            x\n\
+                        \u{20}                       fix: `do`\n\
                         1 part needs the fix above\n";
         assert_eq!(report(&findings, 1), expected);
     }

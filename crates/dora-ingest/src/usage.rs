@@ -26,12 +26,12 @@ mod tests {
 
     #[test]
     fn memory_and_time_rise_with_use() {
-        let (memory, time_s) = (peak_memory_bytes().unwrap(), cpu_s().unwrap());
-        let block = vec![1u8; 64 << 20];
-        let mut sum = 0u64;
+        let time_s = cpu_s().unwrap();
+        let block = std::hint::black_box(vec![1u8; 64 << 20]);
         while cpu_s().unwrap() < time_s + 0.05 {
-            sum += block.iter().map(|&b| u64::from(b)).sum::<u64>();
+            std::hint::black_box(block.iter().map(|&b| u64::from(b)).sum::<u64>());
         }
-        assert!(sum > 0 && peak_memory_bytes().unwrap() >= memory + (32 << 20));
+        let peak_bytes = peak_memory_bytes().unwrap();
+        assert!(peak_bytes >= 64 << 20, "{peak_bytes}");
     }
 }

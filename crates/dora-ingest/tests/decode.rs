@@ -271,6 +271,40 @@ fn fewer_frames_are_the_same_frames() {
 }
 
 #[test]
+fn the_number_of_cores_changes_nothing() {
+    let Some(walk) = walk() else { return };
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let core = allowed.trim().split(['-', ',']).next().unwrap();
+    if Command::new("taskset").args(["-c", core, "true"]).status().is_err() {
+        println!("skipped: there is no program `taskset`");
+        return;
+    }
+    let words = format!("{X264} -bf 3 -b_strategy 0 -x264-params open-gop=1:scenecut=0");
+    let (_folder, path) = make(walk, "cores.mp4", &words);
+    let stores = tempfile::tempdir().unwrap();
+    let (several, _) = ingest(&path, &stores.path().join("several"), &[]);
+    let mut command = Command::new("taskset");
+    command.args([
+        "-c",
+        core,
+        env!("CARGO_BIN_EXE_dora-ingest"),
+        "ingest",
+        "--short-side",
+        SHORT_SIDE,
+    ]);
+    command.args(["--keep-stills", "--stores"]).arg(stores.path().join("one")).arg(&path);
+    let output = command.output().unwrap();
+    let one = FrameStore::open(Path::new(String::from_utf8(output.stdout).unwrap().trim_end()));
+    let one = one.unwrap();
+    assert_eq!((one.len(), several.len()), (96, 96));
+    for frame in 0..96 {
+        assert_eq!(one.pts_us(frame).unwrap(), several.pts_us(frame).unwrap());
+        assert_eq!(one.jpeg(frame).unwrap(), several.jpeg(frame).unwrap(), "frame {frame}");
+    }
+}
+
+#[test]
 fn a_hardware_decoder_that_is_not_there_is_no_reason_to_stop() {
     let Some(walk) = walk() else { return };
     let (_folder, path) = make(walk, "hardware.mp4", X264);

@@ -60,6 +60,18 @@ const INGEST_OPTIONS: &[OptionSpec] = &[
         "scale frames down to this short side, never up (default: 576)",
     ),
     option("quality", Value::Count("Q"), "JPEG quality from 1 to 100 (default: 90)"),
+    option(
+        "store-fps",
+        Value::Number("F"),
+        "store so many frames a second, not all of them; frames that\nnothing refers to are then not decoded",
+    ),
+    flag("keep-stills", "keep blank and frozen stretches"),
+    option("decoder", Value::Text("D"), "ffmpeg, or opencv, which is slower (default: ffmpeg)"),
+    option(
+        "hwaccel",
+        Value::Text("KIND"),
+        "use a hardware decoder of this kind, as cuda or vaapi; the CPU\nwhere there is none",
+    ),
     option("stores", Value::Text("DIR"), "the folder of the stores (default: data/stores)"),
     flag("verbose", "let OpenCV and FFmpeg say what they think of the file"),
 ];

@@ -57,25 +57,49 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need {
         package: "pkg-config",
-        why: "finds OpenCV",
+        why: "finds FFmpeg and OpenCV",
         find: pkg_config,
         version_args: &["--version"],
     },
     Need {
+        package: "libavcodec-dev",
+        why: "FFmpeg: decodes the videos",
+        find: |machine| knows(machine, "libavcodec"),
+        version_args: &[],
+    },
+    Need {
+        package: "libavformat-dev",
+        why: "FFmpeg: reads the files that hold them",
+        find: |machine| knows(machine, "libavformat"),
+        version_args: &[],
+    },
+    Need {
+        package: "libswscale-dev",
+        why: "FFmpeg: converts rare formats",
+        find: |machine| knows(machine, "libswscale"),
+        version_args: &[],
+    },
+    Need {
+        package: "ffmpeg",
+        why: "FFmpeg's programs, which tests and `bench ingest` compare with",
+        find: |machine| machine.on_path("ffmpeg"),
+        version_args: &["-version"],
+    },
+    Need {
         package: "libopencv-dev",
-        why: "OpenCV 4: decodes the videos",
+        why: "OpenCV 4: reads images, scales, and decodes where it is asked to",
         find: opencv,
         version_args: &[],
     },
     Need {
         package: "clang",
-        why: "knows where the C++ headers lie while OpenCV's are read",
+        why: "knows where the C++ headers lie while OpenCV's and FFmpeg's are read",
         find: |machine| machine.program("CLANG_PATH", &["clang"]),
         version_args: &["--version"],
     },
     Need {
         package: "libclang-dev",
-        why: "reads OpenCV's headers to make its Rust bindings",
+        why: "reads headers of OpenCV and FFmpeg to make Rust bindings",
         find: Machine::libclang,
         version_args: &[],
     },
@@ -128,7 +152,7 @@ pub(crate) fn ensure(machine: &Machine, python_missing: bool, yes: bool) -> anyh
     }
     say!("setup: these system packages are missing:");
     for (package, why) in &missing {
-        say!("  {package:<14} {why}");
+        say!("  {package:<15} {why}");
     }
     let names: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
     let Some(apt_get) = machine.on_path("apt-get") else {
@@ -193,6 +217,12 @@ pub(crate) fn opencv_version(machine: &Machine) -> Option<String> {
     ["opencv4", "opencv5"]
         .iter()
         .find_map(|module| process::first_line(&pkg_config, &["--modversion", module]))
+}
+
+/// Whether pkg-config knows a library.
+fn knows(machine: &Machine, module: &str) -> Option<PathBuf> {
+    let version = process::first_line(pkg_config(machine)?, &["--modversion", module]);
+    version.map(|_| PathBuf::new())
 }
 
 fn pkg_config(machine: &Machine) -> Option<PathBuf> {
@@ -309,6 +339,8 @@ mod tests {
         assert_eq!(opencv_version(&machine).as_deref(), Some("4.6.0"));
         folder.script("pkg-config", "exit 1");
         assert_eq!(opencv_version(&machine), None);
-        assert!(missing(&machine).any(|need| need.package == "libopencv-dev"));
+        for package in ["libopencv-dev", "libavcodec-dev"] {
+            assert!(missing(&machine).any(|need| need.package == package));
+        }
     }
 }

@@ -47,7 +47,7 @@ impl World {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&root);
         let world = Self(root);
-        for program in ["make", "cmake", "nasm", "pkg-config", "clang"] {
+        for program in ["make", "cmake", "nasm", "pkg-config", "clang", "ffmpeg"] {
             world.script(&format!("bin/{program}"), "echo 4.6.0");
         }
         world.script("bin/c++", "echo 4.6.0\necho x.o: /usr/include/gloo/config.h");
