@@ -10,7 +10,9 @@
 pub mod augment;
 pub mod crop;
 pub mod decode;
+pub mod jpeg_part;
 pub mod loader;
 pub mod permutation;
+mod planes;
 pub mod rng;
 pub mod sampler;
