@@ -116,6 +116,16 @@ impl Decoder {
         Ok(())
     }
 
+    /// The first half of [`Self::crop`], to be timed: decodes what `crop` needs and leaves it.
+    pub(crate) fn decode_only(
+        &mut self,
+        jpeg: &[u8],
+        size_px: (u32, u32),
+        crop: CropBox,
+    ) -> Result<(), DecodeError> {
+        self.decode(jpeg, size_px, crop).map(|_| ())
+    }
+
     /// Decodes at least what `crop` needs into `samples`, plane after plane.
     fn decode(
         &mut self,
