@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod ingest;
+mod inspect;
 mod test;
 mod train;
 
@@ -19,6 +20,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     train::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
+    inspect::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,
@@ -60,4 +62,10 @@ const SETUP: CommandSpec = CommandSpec {
 /// What most commands ask of `setup`: what is missing.
 fn ensure(checkout: &Checkout) -> anyhow::Result<()> {
     setup::ensure(checkout, Wishes::default())
+}
+
+/// What commands that start the programs ask of the checkout: everything set up and built.
+fn build(checkout: &Checkout) -> anyhow::Result<()> {
+    ensure(checkout)?;
+    checkout.build()
 }
