@@ -3,6 +3,8 @@
 mod augment;
 mod color;
 mod crop;
+mod decode;
+mod jpeg_part;
 mod loader;
 mod resample;
 mod rng;
@@ -12,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dora_store::{FrameStore, IngestOptions, Report, Source, StoreHeader, StoreWriter};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use turbojpeg::{PixelFormat, Subsamp};
 
 /// A store in `folder` whose frame i is shown from `pts_us[i]` on and holds `jpeg(i)`.
@@ -46,6 +49,32 @@ fn store(folder: &Path, size_px: (u32, u32), frames: usize, fps: f64) -> Arc<Fra
 
 fn textured_jpeg((width_px, height_px): (u32, u32), frame: usize) -> Vec<u8> {
     let (width, height) = (width_px as usize, height_px as usize);
+    let pixels = textured((width, height), frame);
+    let format = PixelFormat::RGB;
+    let image = turbojpeg::Image { pixels: &pixels[..], width, pitch: width * 3, height, format };
+    turbojpeg::compress(image, 90, Subsamp::Sub2x2).unwrap().to_vec()
+}
+
+/// A JPEG with a restart marker after every `interval` groups of blocks; 0 is none.
+fn marked_jpeg(
+    (width, height): (usize, usize),
+    frame: usize,
+    sampling: SamplingFactor,
+    interval: u16,
+) -> Vec<u8> {
+    let mut jpeg = Vec::new();
+    let mut encoder = Encoder::new(&mut jpeg, 90);
+    encoder.set_sampling_factor(sampling);
+    if interval > 0 {
+        encoder.set_restart_interval(interval);
+    }
+    let pixels = textured((width, height), frame);
+    encoder.encode(&pixels, width as u16, height as u16, ColorType::Rgb).unwrap();
+    jpeg
+}
+
+/// Red, green and blue of a picture with waves, edges and grain.
+fn textured((width, height): (usize, usize), frame: usize) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(width * height * 3);
     for y in 0..height {
         for x in 0..width {
@@ -57,7 +86,5 @@ fn textured_jpeg((width_px, height_px): (u32, u32), frame: usize) -> Vec<u8> {
             pixels.push((frame * 37 % 200 + y * 40 / height) as u8);
         }
     }
-    let format = PixelFormat::RGB;
-    let image = turbojpeg::Image { pixels: &pixels[..], width, pitch: width * 3, height, format };
-    turbojpeg::compress(image, 90, Subsamp::Sub2x2).unwrap().to_vec()
+    pixels
 }

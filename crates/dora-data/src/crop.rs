@@ -51,6 +51,16 @@ pub struct CropBox {
     pub height_px: u32,
 }
 
+impl CropBox {
+    /// Whether it holds a pixel and leaves an image of this size nowhere.
+    pub(crate) fn is_within(&self, width_px: u32, height_px: u32) -> bool {
+        let fits = |start: u32, length: u32, whole: u32| {
+            length > 0 && start.checked_add(length).is_some_and(|end| end <= whole)
+        };
+        fits(self.left_px, self.width_px, width_px) && fits(self.top_px, self.height_px, height_px)
+    }
+}
+
 /// Draws a box of a random share of the image and a random ratio of width to height.
 ///
 /// `area` is the range of its share of the image's area (uniform), `ratio` the range of its ratio

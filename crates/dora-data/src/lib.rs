@@ -8,9 +8,14 @@
 #![allow(non_snake_case)] // shape suffixes: `frames_BTCHW`
 
 pub mod augment;
+pub mod bench;
 pub mod crop;
 pub mod decode;
+pub mod inspect;
+pub mod jpeg_part;
 pub mod loader;
+mod output;
 pub mod permutation;
+mod planes;
 pub mod rng;
 pub mod sampler;

@@ -126,23 +126,11 @@ impl Loader {
         spec: LoaderSpec,
         first_batch: u64,
     ) -> Result<Self, LoaderError> {
-        let problems = spec.validate();
-        if !problems.is_empty() {
-            return Err(LoaderError::Spec(problems));
-        }
-        let batches_per_epoch = spec.batches_per_epoch(&sampler)?;
-        let no_threads = |reason: String| LoaderError::Threads { threads: spec.threads, reason };
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(spec.threads)
-            .thread_name(|index| format!("decode-{index}"))
-            .build()
-            .map_err(|error| no_threads(error.to_string()))?;
+        let worker = Arc::new(Worker::new(sampler, spec)?);
         // Enough for every thread to find a frame while one batch comes to its end.
-        let frames_per_batch = spec.clips_per_batch * sampler.spec().frames_per_clip;
+        let frames_per_batch = spec.clips_per_batch * worker.sampler.spec().frames_per_clip;
         let lanes = 1 + spec.threads.div_ceil(frames_per_batch);
-        let stop = Arc::new(AtomicBool::new(false));
-        let worker =
-            Arc::new(Worker { sampler, spec, batches_per_epoch, pool, stop: stop.clone() });
+        let (stop, batches_per_epoch) = (worker.stop.clone(), worker.batches_per_epoch);
         let mut loader = Self { lanes: VecDeque::new(), stop, batches_per_epoch };
         for lane in 0..lanes {
             let (sender, batches) = bounded(spec.prefetch_batches / lanes);
@@ -151,7 +139,7 @@ impl Loader {
             let thread = std::thread::Builder::new()
                 .name(format!("loader-{lane}"))
                 .spawn(move || worker.run(numbers, &sender))
-                .map_err(|error| no_threads(error.to_string()))?;
+                .map_err(|error| no_threads(spec.threads, &error))?;
             loader.lanes.push_back(Lane { batches, thread });
         }
         Ok(loader)
@@ -233,8 +221,8 @@ impl LoaderSpec {
     }
 }
 
-/// What the lanes of a loader share.
-struct Worker {
+/// What the lanes of a loader share: makes any batch.
+pub(crate) struct Worker {
     sampler: Sampler<FrameStore>,
     spec: LoaderSpec,
     batches_per_epoch: u64,
@@ -242,7 +230,32 @@ struct Worker {
     stop: Arc<AtomicBool>,
 }
 
+/// Which clips a batch holds, and the box of each.
+pub(crate) struct Draw {
+    epoch: u64,
+    clips: Vec<ClipRef>,
+    boxes: Vec<CropBox>,
+}
+
 impl Worker {
+    /// A pool of threads for batches of `spec`.
+    ///
+    /// # Errors
+    /// If the specification is impossible or the system gives no threads.
+    pub(crate) fn new(sampler: Sampler<FrameStore>, spec: LoaderSpec) -> Result<Self, LoaderError> {
+        let problems = spec.validate();
+        if !problems.is_empty() {
+            return Err(LoaderError::Spec(problems));
+        }
+        let batches_per_epoch = spec.batches_per_epoch(&sampler)?;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(spec.threads)
+            .thread_name(|index| format!("decode-{index}"))
+            .build()
+            .map_err(|error| no_threads(spec.threads, &error))?;
+        Ok(Self { sampler, spec, batches_per_epoch, pool, stop: Arc::default() })
+    }
+
     fn run(
         &self,
         numbers: impl Iterator<Item = u64>,
@@ -250,7 +263,7 @@ impl Worker {
     ) {
         let mut pixels = Vec::new();
         for number in numbers {
-            let batch = self.load(number, &mut pixels);
+            let batch = self.draw(number).and_then(|draw| self.decode(draw, &mut pixels));
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -258,14 +271,15 @@ impl Worker {
         }
     }
 
-    fn load(&self, number: u64, pixels: &mut Vec<u8>) -> Result<ClipBatch, LoaderError> {
+    /// What batch `number` of the training holds.
+    pub(crate) fn draw(&self, number: u64) -> Result<Draw, LoaderError> {
         let (epoch, batch) = (number / self.batches_per_epoch, number % self.batches_per_epoch);
-        let LoaderSpec { clips_per_batch, crop: CropSpec { px, area, ratio }, .. } = self.spec;
+        let LoaderSpec { clips_per_batch, crop: CropSpec { area, ratio, .. }, .. } = self.spec;
         let first = batch * clips_per_batch as u64;
         let clips: Vec<_> = (first..first + clips_per_batch as u64)
             .map(|position| self.sampler.clip(epoch, position))
             .collect::<Result<_, _>>()?;
-        let boxes: Vec<_> = clips
+        let boxes = clips
             .iter()
             .map(|clip| {
                 let header = self.sampler.stores()[clip.store].header();
@@ -273,52 +287,88 @@ impl Worker {
                 random_resized_crop(&mut rng, header.width_px, header.height_px, area, ratio)
             })
             .collect();
+        Ok(Draw { epoch, clips, boxes })
+    }
 
+    /// Decodes and crops what was drawn; `pixels` is memory to be used again.
+    pub(crate) fn decode(
+        &self,
+        draw: Draw,
+        pixels: &mut Vec<u8>,
+    ) -> Result<ClipBatch, LoaderError> {
+        let Draw { epoch, clips, boxes } = draw;
+        let px = self.spec.crop.px;
         let frames_per_clip = self.sampler.spec().frames_per_clip;
         let frame_bytes = 3 * px as usize * px as usize;
-        pixels.resize(clips_per_batch * frames_per_clip * frame_bytes, 0);
-        let (sampler, stop) = (&self.sampler, &self.stop);
+        pixels.resize(clips.len() * frames_per_clip * frame_bytes, 0);
         let frames = pixels.par_chunks_exact_mut(frame_bytes).enumerate();
         let outcomes: Vec<_> = self.pool.install(|| {
             frames
                 .map(|(index, out_CHW)| {
-                    if stop.load(Ordering::Relaxed) {
-                        return Err(LoaderError::Stopped);
-                    }
                     let (clip, frame) = (index / frames_per_clip, index % frames_per_clip);
-                    let store = &sampler.stores()[clips[clip].store];
-                    load_frame(store, clips[clip].frames[frame], boxes[clip], px, out_CHW)
+                    self.with_decoder(&clips[clip], frame, |decoder, jpeg, size_px| {
+                        decoder.crop(jpeg, size_px, boxes[clip], px, out_CHW)
+                    })
                 })
                 .collect()
         });
         // The first error in the order of the frames, whichever thread was first to meet one.
         outcomes.into_iter().collect::<Result<(), _>>()?;
 
-        let [b, t, px] = [clips_per_batch, frames_per_clip, px as usize].map(|size| size as i64);
+        let [b, t, px] = [clips.len(), frames_per_clip, px as usize].map(|size| size as i64);
         let frames_BTCHW = Tensor::from_data_size(pixels, &[b, t, 3, px, px], Kind::Uint8);
         Ok(ClipBatch { frames_BTCHW, clips, epoch, waited_s: 0.0 })
     }
-}
 
-fn load_frame(
-    store: &FrameStore,
-    frame: usize,
-    crop: CropBox,
-    px: u32,
-    out_CHW: &mut [u8],
-) -> Result<(), LoaderError> {
-    thread_local! {
-        static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+    /// Calls `body` for every frame of what was drawn, on the pool, with the box of its clip.
+    pub(crate) fn each_frame(
+        &self,
+        draw: &Draw,
+        body: impl Fn(&mut Decoder, &[u8], (u32, u32), CropBox) -> Result<(), DecodeError> + Sync,
+    ) -> Result<(), LoaderError> {
+        let frames_per_clip = self.sampler.spec().frames_per_clip;
+        let frames = (0..draw.clips.len() * frames_per_clip).into_par_iter();
+        self.pool.install(|| {
+            frames.try_for_each(|index| {
+                let (clip, frame) = (index / frames_per_clip, index % frames_per_clip);
+                self.with_decoder(&draw.clips[clip], frame, |decoder, jpeg, size_px| {
+                    body(decoder, jpeg, size_px, draw.boxes[clip])
+                })
+            })
+        })
     }
-    let jpeg = store.jpeg(frame)?;
-    let size = (store.header().width_px, store.header().height_px);
-    DECODER
-        .with_borrow_mut(|slot| {
+
+    /// Calls `body` with this thread's decoder, the JPEG of a clip's frame and its size.
+    fn with_decoder(
+        &self,
+        clip: &ClipRef,
+        frame: usize,
+        body: impl FnOnce(&mut Decoder, &[u8], (u32, u32)) -> Result<(), DecodeError>,
+    ) -> Result<(), LoaderError> {
+        thread_local! {
+            static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(LoaderError::Stopped);
+        }
+        let (store, frame) = (&self.sampler.stores()[clip.store], clip.frames[frame]);
+        let jpeg = store.jpeg(frame)?;
+        let size_px = (store.header().width_px, store.header().height_px);
+        let done = DECODER.with_borrow_mut(|slot| {
             let decoder = match slot {
                 Some(decoder) => decoder,
                 None => slot.insert(Decoder::new()?),
             };
-            decoder.crop(jpeg, size, crop, px, out_CHW)
+            body(decoder, jpeg, size_px)
+        });
+        done.map_err(|source| LoaderError::Decode {
+            store: store.folder().to_owned(),
+            frame,
+            source,
         })
-        .map_err(|source| LoaderError::Decode { store: store.folder().to_owned(), frame, source })
+    }
+}
+
+fn no_threads(threads: usize, reason: &dyn std::fmt::Display) -> LoaderError {
+    LoaderError::Threads { threads, reason: reason.to_string() }
 }

@@ -1,87 +1,214 @@
-//! `bench`: how fast this machine does what training takes.
+//! `bench`: how fast this machine does what training takes. Each subject has options of its own and
+//! a program that measures it.
 
-use super::train;
+use std::path::PathBuf;
+
+use super::{ingest, train};
 use crate::{
     args::{Args, CommandSpec, Value, nearest, option},
     checkout::Checkout,
-    process::{self, fixable},
+    process::{self, fixable, say},
 };
 
 pub(crate) const COMMAND: CommandSpec = CommandSpec {
     name: "bench",
-    about: "Measures how fast this machine trains",
+    about: "Measures how fast this machine trains, feeds training, or ingests video",
     options: &[
+        option("json", Value::Text("FILE"), "write the figures to a file, too"),
         option(
             "recipe",
             Value::Text("NAME|PATH"),
-            "measure the step of a recipe (default: ViT-S/16 with 65536\nprototypes, one clip, float32)",
+            "step: take it from a recipe (default: ViT-S/16 with 65536\nprototypes, one clip, float32)",
         ),
-        option("arch", Value::Text("ARCH"), "vit_tiny, vit_small or vit_base"),
+        option("arch", Value::Text("ARCH"), "step: vit_tiny, vit_small or vit_base"),
         option(
             "precision",
             Value::Text("P"),
-            "float32, bfloat16 (bf16), float16 (fp16), or auto: what suits the\ndevice",
+            "step: float32, bfloat16 (bf16), float16 (fp16), or auto: what suits the\ndevice",
         ),
-        option("clips", Value::Count("N"), "clips in a batch"),
+        option("clips", Value::Count("N"), "step: clips in a batch"),
         option(
             "set",
             Value::Text("KEY=VALUE"),
-            "change one value of the recipe; may be given several times",
+            "step: change one value of the recipe; may be given several times",
         ),
         option(
             "compare",
             Value::Text("KEY=VALUE,..."),
-            "measure a second setting, with these values changed, beside\nthe first: their steps take turns",
+            "step: measure a second setting, with these values changed, beside\nthe first: their steps take turns",
         ),
         option(
             "steps",
             Value::Count("N"),
-            "steps to time (default: as many as half a minute takes, at least 3)",
+            "step: how many to time (default: as many as half a minute takes, at\nleast 3)",
         ),
-        option("json", Value::Text("FILE"), "write the figures to a file, too"),
+        option(
+            "store",
+            Value::Text("DIR"),
+            "loader: read this frame store (default: the toy walk at 1024x576, which\nis rendered into data/bench the first time)",
+        ),
+        option(
+            "threads",
+            Value::Text("N,..."),
+            "loader: numbers of threads, one after the other (default: 1,2)",
+        ),
+        option(
+            "seconds",
+            Value::Count("S"),
+            "loader: how long for each (default: 10)\ningest: how long a video (default: 10 for each core)",
+        ),
+        option(
+            "video",
+            Value::Text("FILE"),
+            "ingest: scale this one to 4K and repeat it (default: the toy walk)",
+        ),
+        option(
+            "rounds",
+            Value::Count("N"),
+            "ingest: how often to measure; medians count (default: 3)",
+        ),
     ],
-    operands: SUBJECTS[0],
+    operands: "SUBJECT",
     rest: "",
     notes: "`step` takes whole training steps on synthetic frames and compares them with the rate at\n\
-            which the device multiplies matrices. docs/speed.md says what is counted.\n\n\
+            which the device multiplies matrices. docs/speed.md says what is counted.\n\
+            `loader` decodes, crops and augments clips of a frame store beside bare decodes of the same\n\
+            frames. docs/feed.md says more.\n\
+            `ingest` makes a 4K video of 60 frames/s and stores it, beside what the ffmpeg program needs to\n\
+            decode it, and to make JPEG files of it.\n\n\
             examples:\n  \
               cargo xtask bench step\n  \
-              cargo xtask bench step --compare train.precision=bfloat16",
+              cargo xtask bench step --compare train.precision=bfloat16\n  \
+              cargo xtask bench loader --store data/stores/walk.store --json loader.json\n  \
+              cargo xtask bench ingest --video walk.mp4",
     run,
 };
 
 /// What can be measured.
-const SUBJECTS: &[&str] = &["step"];
+struct Subject {
+    name: &'static str,
+    /// Its options, beside `--json`.
+    options: &'static [&'static str],
+    run: fn(&Checkout, &Subject, &Args) -> anyhow::Result<()>,
+}
+
+const SUBJECTS: &[Subject] = &[
+    Subject {
+        name: "step",
+        options: &["recipe", "arch", "precision", "clips", "set", "compare", "steps"],
+        run: bench_step,
+    },
+    Subject { name: "loader", options: &["store", "threads", "seconds"], run: bench_loader },
+    Subject { name: "ingest", options: &["video", "seconds", "rounds"], run: bench_ingest },
+];
+
+/// The walk at the size of a real store, and as short as clips of 8 s need.
+const WALK: &[&str] = &["--width", "1024", "--height", "576", "--seconds", "10", "--fps", "12"];
+
+/// Where what is made for measuring lies, in the checkout.
+const WORK_DIR: &str = "data/bench";
 
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let words: Vec<_> = args.operands.iter().map(|word| word.to_string_lossy()).collect();
     let subject = subject(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
+    subject.check_options(args)?;
+    (subject.run)(checkout, subject, args)
+}
+
+fn bench_step(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
     let recipe =
         args.value("recipe").map(|name| train::resolve_recipe(checkout, name)).transpose()?;
-    super::ensure(checkout)?;
-    checkout.build()?;
-
+    super::build(checkout)?;
     let mut bench = checkout.program("dora-train")?;
-    bench.arg("bench").arg(subject);
+    bench.args(["bench", subject.name]);
     if let Some(recipe) = recipe {
         bench.arg("--recipe").arg(recipe);
     }
-    let options = ["arch", "precision", "clips", "set", "compare", "steps", "json"];
-    process::run(bench.args(args.forward(&options)))
+    process::run(bench.args(args.forward(&subject.forwarded("recipe"))))
+}
+
+fn bench_loader(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
+    let store = args.value("store").map(PathBuf::from);
+    if let Some(store) = &store {
+        ingest::check_store(store)?;
+    }
+    super::build(checkout)?;
+    let store = match store {
+        Some(store) => store,
+        None => walk_store(checkout)?,
+    };
+    let mut bench = checkout.program("dora-data")?;
+    bench.args(["bench", subject.name]).arg("--store").arg(store);
+    process::run(bench.args(args.forward(&subject.forwarded("store"))))
+}
+
+fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
+    let video = args.value("video").map(PathBuf::from);
+    if let Some(video) = &video {
+        ingest::check_exists(video)?;
+    }
+    super::build(checkout)?;
+    let video = match video {
+        Some(video) => video,
+        None => {
+            let walk = checkout.path(ingest::TOY_WALK_DIR);
+            let made = process::run_for_output(&ingest::toy_walk_into(checkout, &walk)?)?;
+            PathBuf::from(made.trim_end())
+        }
+    };
+    let mut bench = checkout.program("dora-ingest")?;
+    bench.arg("bench").arg("--work").arg(checkout.path(WORK_DIR)).arg("--video").arg(video);
+    process::run(bench.args(args.forward(&subject.forwarded("video"))))
+}
+
+/// The store of the walk to measure with, rendered and ingested the first time.
+fn walk_store(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    let folder = checkout.path(WORK_DIR);
+    let mut render = ingest::toy_walk_into(checkout, &folder.join("toy-walk"))?;
+    let video = process::run_for_output(render.args(WALK))?;
+    let mut ingest = ingest::ingest_into(checkout, &folder.join("stores"))?;
+    let store = process::run_for_output(ingest.arg("--").arg(video.trim_end()))?;
+    say!("measuring with {}", store.trim_end());
+    Ok(PathBuf::from(store.trim_end()))
+}
+
+impl Subject {
+    /// What the program understands as it stands: all but the option that is resolved here.
+    fn forwarded(&self, resolved: &str) -> Vec<&'static str> {
+        let others = self.options.iter().copied().filter(|name| *name != resolved);
+        others.chain(["json"]).collect()
+    }
+
+    /// Refuses what belongs to another subject.
+    fn check_options(&self, args: &Args) -> anyhow::Result<()> {
+        let others = SUBJECTS.iter().filter(|other| other.name != self.name);
+        let foreign = others
+            .flat_map(|other| other.options.iter().map(move |option| (other.name, *option)))
+            .find(|(_, option)| args.has(option) && !self.options.contains(option));
+        match foreign {
+            None => Ok(()),
+            Some((other, option)) => Err(fixable(format!(
+                "`--{option}` is an option of `cargo xtask bench {other}`, not of `bench {}`; \
+                 leave it out",
+                self.name
+            ))),
+        }
+    }
 }
 
 /// The one thing to measure.
-fn subject(words: &[&str]) -> anyhow::Result<&'static str> {
-    let known = SUBJECTS.join(", ");
+fn subject(words: &[&str]) -> anyhow::Result<&'static Subject> {
+    let names = || SUBJECTS.iter().map(|subject| subject.name);
+    let known = names().collect::<Vec<_>>().join(", ");
     let &[word] = words else {
         let given = words.len();
         return Err(fixable(format!(
             "`cargo xtask bench` measures one thing at a time, and {given} were given: name one of {known}"
         )));
     };
-    SUBJECTS.iter().copied().find(|subject| *subject == word).ok_or_else(|| {
-        let hint = nearest(word, SUBJECTS.iter().copied())
-            .map(|subject| format!("did you mean `{subject}`?"))
+    SUBJECTS.iter().find(|subject| subject.name == word).ok_or_else(|| {
+        let hint = nearest(word, names())
+            .map(|name| format!("did you mean `{name}`?"))
             .unwrap_or_else(|| format!("name one of {known}"));
         fixable(format!("`cargo xtask bench` cannot measure `{word}`; {hint}"))
     })
@@ -93,15 +220,35 @@ mod tests {
 
     #[test]
     fn one_known_subject_is_measured() {
-        assert_eq!(subject(&["step"]).unwrap(), "step");
+        assert_eq!(subject(&["step"]).unwrap().name, "step");
+        assert_eq!(subject(&["loader"]).unwrap().name, "loader");
         for (words, expected) in [
-            (&[][..], "0 were given: name one of step"),
+            (&[][..], "0 were given: name one of step, loader, ingest"),
             (&["step", "step"], "2 were given"),
             (&["stpe"], "did you mean `step`?"),
             (&["everything"], "cannot measure `everything`; name one of step"),
         ] {
-            let message = subject(words).unwrap_err().to_string();
+            let message = subject(words).err().unwrap().to_string();
             assert!(message.contains(expected), "{words:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_another_subject_is_refused() {
+        let args = Args::with(vec![("arch", "vit_tiny".into()), ("json", "a.json".into())]);
+        assert!(subject(&["step"]).unwrap().check_options(&args).is_ok());
+        let message = subject(&["loader"]).unwrap().check_options(&args).unwrap_err().to_string();
+        assert!(
+            message.starts_with("`--arch` is an option of `cargo xtask bench step`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_option_belongs_to_a_subject() {
+        for option in COMMAND.options.iter().filter(|option| option.name != "json") {
+            let owners = SUBJECTS.iter().filter(|subject| subject.options.contains(&option.name));
+            assert!(owners.count() > 0, "--{}", option.name);
         }
     }
 }

@@ -107,6 +107,17 @@ pub(crate) fn check_exists(path: &Path) -> anyhow::Result<()> {
     )))
 }
 
+/// Refuses what is no frame store before anything slow starts.
+pub(crate) fn check_store(path: &Path) -> anyhow::Result<()> {
+    if path.join("header").exists() {
+        return Ok(());
+    }
+    Err(fixable(format!(
+        "`{}` is no frame store; give a folder that `cargo xtask ingest` made, such as one in {STORES}",
+        path.display()
+    )))
+}
+
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     if args.operands.is_empty() {
         return Err(fixable(
@@ -117,7 +128,7 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
         check_exists(Path::new(path))?;
     }
     let stores = args.value("stores").map_or_else(|| checkout.path(STORES), Into::into);
-    build(checkout)?;
+    super::build(checkout)?;
     let mut command = ingest_into(checkout, &stores)?;
     command.args(forwarded_without(args, INGEST_OPTIONS, "stores"));
     process::run(command.arg("--").args(&args.operands))
@@ -125,14 +136,9 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 
 fn run_toy_walk(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let out = args.value("out").map_or_else(|| checkout.path(TOY_WALK_DIR), Into::into);
-    build(checkout)?;
+    super::build(checkout)?;
     let mut command = toy_walk_into(checkout, &out)?;
     process::run(command.args(forwarded_without(args, TOY_WALK_OPTIONS, "out")))
-}
-
-fn build(checkout: &Checkout) -> anyhow::Result<()> {
-    super::ensure(checkout)?;
-    checkout.build()
 }
 
 fn forwarded_without(args: &Args, options: &[OptionSpec], name: &str) -> Vec<OsString> {

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod download_wt;
 mod ingest;
+mod inspect;
 mod test;
 mod train;
 
@@ -22,6 +23,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     download_wt::COMMAND,
     ingest::COMMAND,
     ingest::TOY_WALK,
+    inspect::COMMAND,
     analyze::COMMAND,
     bench::COMMAND,
     test::COMMAND,
@@ -64,4 +66,10 @@ const SETUP: CommandSpec = CommandSpec {
 /// What most commands ask of `setup`: what is missing.
 fn ensure(checkout: &Checkout) -> anyhow::Result<()> {
     setup::ensure(checkout, Wishes::default())
+}
+
+/// What commands that start the programs ask of the checkout: everything set up and built.
+fn build(checkout: &Checkout) -> anyhow::Result<()> {
+    ensure(checkout)?;
+    checkout.build()
 }

@@ -1,0 +1,57 @@
+//! Where figures go: a table on standard output, JSON into a file.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+/// Prints one line on standard error; that nobody reads it is no reason to stop.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($part)*);
+    }};
+}
+pub(crate) use say;
+
+/// Finds out whether the file behind `option` can be written, and leaves it as it is.
+pub(crate) fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
+    let existed = path.exists();
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .and_then(|_| if existed { Ok(()) } else { fs::remove_file(path) })
+        .map_err(|error| unwritable(option, path, &error))
+}
+
+/// Prints a table, and writes the figures where asked.
+pub(crate) fn tell(
+    table: &[(&str, String)],
+    figures: &impl Serialize,
+    json: Option<&Path>,
+) -> anyhow::Result<()> {
+    let width = table.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let text: String = table
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}").trim_end().to_owned() + "\n")
+        .collect();
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    let Some(path) = json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures).context("cannot write the figures as JSON")?;
+    fs::write(path, text + "\n").map_err(|error| unwritable("--json", path, &error))
+}
+
+/// The error for a file that cannot be written.
+pub(crate) fn unwritable(
+    option: &str,
+    path: &Path,
+    error: &dyn std::fmt::Display,
+) -> anyhow::Error {
+    anyhow!(
+        "cannot write `{}`: {error}; give {option} a file in a folder that exists and may be written",
+        path.display()
+    )
+}
