@@ -1,10 +1,10 @@
 //! A decoded picture as the JPEG that the store keeps.
 
 use crate::error::IngestError;
-use crate::picture::{JpegPlanes, Picture, PlaneMaker};
+use crate::jpeg::JpegWriter;
+use crate::picture::{Picture, PlaneMaker};
 use opencv::core::{Mat, MatTraitConstManual, Size};
 use opencv::imgproc::{INTER_AREA, resize};
-use turbojpeg::{Compressor, Image, PixelFormat, Subsamp, YuvPlanesImage};
 
 /// Of the stored picture, every so many columns and rows are looked at to tell blank and frozen
 /// stretches: single pixels, since noise tells a real picture from a frozen one.
@@ -50,20 +50,16 @@ pub(crate) struct Encoded {
 /// Scales and compresses pictures, one after the other.
 pub(crate) struct Encoder {
     format: Format,
-    compressor: Compressor,
+    writer: JpegWriter,
     scaled: Mat,
     planes: PlaneMaker,
 }
 
 impl Encoder {
     pub(crate) fn new(format: Format) -> Result<Self, IngestError> {
-        let compressor = Compressor::new().and_then(|mut compressor| {
-            compressor.set_quality(i32::from(format.quality))?;
-            compressor.set_subsamp(Subsamp::Sub2x2)?;
-            Ok(compressor)
-        });
-        let compressor = compressor.map_err(failed("compress", format.source_px))?;
-        Ok(Self { format, compressor, scaled: Mat::default(), planes: PlaneMaker::default() })
+        let writer = JpegWriter::new(format.quality, format.width_px);
+        let writer = writer.map_err(failed("compress", format.source_px))?;
+        Ok(Self { format, writer, scaled: Mat::default(), planes: PlaneMaker::default() })
     }
 
     /// The JPEG file of a picture.
@@ -75,8 +71,7 @@ impl Encoder {
                 let target_px = (self.format.width_px, self.format.height_px);
                 let planes = self.planes.make(frame, *orientation, target_px);
                 let planes = planes.map_err(failed("scale", size_px))?;
-                let jpeg = self.compressor.compress_yuv_planes_to_vec(&image_of(planes));
-                let jpeg = jpeg.map_err(failed("compress", size_px))?;
+                let jpeg = self.writer.planes(planes).map_err(failed("compress", size_px))?;
                 (jpeg, look(&planes.y, planes.stride(), 1))
             }
         };
@@ -98,27 +93,10 @@ impl Encoder {
             pixels = &self.scaled;
         }
         let pixels = pixels.data_bytes().map_err(failed("compress", size_px))?;
-        let (pitch, format) = (width * 3, PixelFormat::BGR);
-        let image = Image { pixels, width, pitch, height, format };
-        let jpeg = self.compressor.compress_to_vec(image).map_err(failed("compress", size_px))?;
+        let jpeg = self.writer.bgr(pixels, (width, height));
+        let jpeg = jpeg.map_err(failed("compress", size_px))?;
         // Green is most of brightness.
         Ok((jpeg, look(&pixels[1..], width, 3)))
-    }
-}
-
-fn image_of(planes: &JpegPlanes) -> YuvPlanesImage<&[u8]> {
-    let JpegPlanes { width, height, y, cb, cr } = planes;
-    let chroma_stride = planes.stride() / 2;
-    YuvPlanesImage {
-        y_plane: y,
-        u_plane: cb,
-        v_plane: cr,
-        width: *width,
-        height: *height,
-        y_stride: planes.stride(),
-        u_stride: chroma_stride,
-        v_stride: chroma_stride,
-        subsamp: Subsamp::Sub2x2,
     }
 }
 

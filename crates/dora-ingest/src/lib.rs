@@ -17,6 +17,7 @@ mod error;
 mod ingest;
 mod input;
 mod intake;
+mod jpeg;
 mod picture;
 mod pipeline;
 mod progress;
