@@ -132,8 +132,8 @@ impl Resampler {
             let right = out_px.min(left + LANES);
             for (plane, block) in out.iter_mut().zip(blocks.map(u16x8::transpose)) {
                 for (row, values) in plane.chunks_exact_mut(out_px).zip(block) {
-                    let values = values.to_array().map(|value| value as u8);
-                    row[left..right].copy_from_slice(&values[..right - left]);
+                    let bytes = u8x16::narrow_i16x8(signed(values), i16x8::ZERO);
+                    row[left..right].copy_from_slice(&bytes.as_array()[..right - left]);
                 }
             }
         }
@@ -199,14 +199,14 @@ fn raised(samples: &[u8]) -> u16x8 {
     u16x8::from_u8x16_low(u8x16::new(sixteen)) * u16x8::splat(1 << 8)
 }
 
-/// Red, green and blue, 0 to 255, as JFIF says: ITU-R BT.601 in its full range.
+/// Red, green and blue as JFIF says, ITU-R BT.601 in its full range; signed, and beyond 0 to 255 where
+/// no such colour is.
 fn colours(y: u16x8, cb: u16x8, cr: u16x8) -> [u16x8; 3] {
     // A factor has 14 bits behind the point: with 16 bits left out of a product, 6 remain behind
     // the point of a colour.
     const fn factor(value: f64) -> i16x8 {
         i16x8::splat((value * 16_384.0 + 0.5) as i16)
     }
-    let signed = |values: u16x8| i16x8::new(values.to_array().map(|value| value as i16));
     // High halves of products are shifts, and faster ones than those by a number.
     let (half, quarter) = (i16x8::splat(1 << 5), u16x8::splat(1 << 14));
     let luma = signed(y.mul_keep_high(quarter)) + half;
@@ -217,7 +217,11 @@ fn colours(y: u16x8, cb: u16x8, cr: u16x8) -> [u16x8; 3] {
     let blue = luma + cb.mul_keep_high(factor(1.772));
     [red, green, blue].map(|colour| {
         let whole = colour.mul_keep_high(i16x8::splat(1 << 10));
-        let byte = whole.max(i16x8::ZERO).min(i16x8::splat(255));
-        u16x8::new(byte.to_array().map(|value| value as u16))
+        u16x8::new(whole.to_array().map(|value| value as u16))
     })
+}
+
+/// The same bits with a sign.
+fn signed(values: u16x8) -> i16x8 {
+    i16x8::new(values.to_array().map(|value| value as i16))
 }
