@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use dora_store::FrameStore;
-use image::{Rgb, RgbImage, imageops};
+use image::{ImageFormat, Rgb, RgbImage, imageops};
 use turbojpeg::{Decompressor, PixelFormat, ScalingFactor};
 
 use super::clock;
@@ -41,7 +41,9 @@ pub(super) fn draw(store: &FrameStore, path: &Path) -> anyhow::Result<()> {
         let time = clock(store.pts_us(frame)? as f64 * 1e-6);
         label::draw(&mut sheet, &time, (left, top + cell_height_px + GAP_PX));
     }
-    sheet.save(path).map_err(|error| unwritable("--sheet", path, &error))
+    sheet
+        .save_with_format(path, ImageFormat::Png)
+        .map_err(|error| unwritable("--sheet", path, &error))
 }
 
 fn decode(
