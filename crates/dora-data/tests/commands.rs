@@ -17,7 +17,7 @@ fn write_store(folder: &Path, is_complete: bool) {
         jpeg_quality: 90,
         start_s: Some(1.0),
         end_s: None,
-        images_fps: None,
+        ..IngestOptions::default()
     };
     let source = Source { name: "walk.mp4".into(), files: 1, size_bytes: 5_000_000, digest: 1 };
     let (width, height) = (160, 120);

@@ -13,13 +13,7 @@ const FRAMES: usize = 350_000;
 
 /// A store with a whole index of frames at 60 a second, of which none has a byte.
 fn write_store(folder: &Path) {
-    let options = IngestOptions {
-        short_side_px: 576,
-        jpeg_quality: 90,
-        start_s: None,
-        end_s: None,
-        images_fps: None,
-    };
+    let options = IngestOptions::default();
     let source = Source { name: "walk.mp4".into(), files: 1, size_bytes: 1, digest: 1 };
     let header = StoreHeader { source, options, width_px: 1024, height_px: 576 };
     let (mut writer, _) = StoreWriter::create_or_resume(folder, &header).unwrap();

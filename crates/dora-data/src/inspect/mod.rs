@@ -6,7 +6,7 @@ mod sheet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dora_store::{FrameStore, IngestOptions, Source};
+use dora_store::{Decoder, FrameStore, IngestOptions, Source};
 use serde::Serialize;
 
 use crate::bench::{clip_for, measure, shard_bytes};
@@ -184,15 +184,33 @@ impl Figures {
         };
         let source =
             format!("{} ({files}{:.1} MB)", self.source.name, self.source.size_bytes as f64 / 1e6);
-        let IngestOptions { short_side_px, jpeg_quality, start_s: from, end_s: to, images_fps } =
-            &self.options;
+        let IngestOptions {
+            short_side_px,
+            jpeg_quality,
+            start_s: from,
+            end_s: to,
+            images_fps,
+            store_fps,
+            keep_stills,
+            decoder,
+        } = &self.options;
         let mut options = format!("short side {short_side_px} px, JPEG quality {jpeg_quality}");
-        let times = [("from", from, " s"), ("to", to, " s"), ("images at", images_fps, "/s")];
+        let times = [
+            ("from", from, " s"),
+            ("to", to, " s"),
+            ("images at", images_fps, "/s"),
+            ("at most", store_fps, " frames/s"),
+        ];
         for (name, value, unit) in times {
             if let Some(value) = value {
                 options += &format!(", {name} {value}{unit}");
             }
         }
+        options += match decoder {
+            Decoder::Ffmpeg => "",
+            Decoder::OpenCv => ", decoded by OpenCV",
+        };
+        options += if *keep_stills { ", with blank and frozen stretches" } else { "" };
         let each_kb = self.bytes as f64 / 1e3 / self.frames.max(1) as f64;
         let size = format!("{:.1} MB, {each_kb:.1} kB a frame", self.bytes as f64 / 1e6);
         let rate = format!("{mean_fps:.2} frames/s, from {min_fps:.2} to {max_fps:.2}");
