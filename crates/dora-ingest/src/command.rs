@@ -112,13 +112,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 eprintln!("{name}: nothing to do, its {frames} frames are stored");
                 folder
             }
-            Ok(Outcome::Complete { folder, frames, notes }) => {
+            Ok(Outcome::Complete { folder, frames, decoders, notes }) => {
                 for note in notes {
                     eprintln!("warning: {name}: {note}");
                 }
                 let memory = peak_memory_bytes().map(|bytes| bytes as f64 / 1e6);
                 let memory = memory.map(|mb| format!("; memory {mb:.0} MB at most"));
-                eprintln!("{name}: {frames} frames stored{}", memory.unwrap_or_default());
+                let by = match decoders {
+                    1 => String::new(),
+                    n => format!(" by {n} decoders side by side"),
+                };
+                eprintln!("{name}: {frames} frames stored{by}{}", memory.unwrap_or_default());
                 folder
             }
             Ok(Outcome::Interrupted { frames, .. }) => {

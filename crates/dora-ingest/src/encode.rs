@@ -5,6 +5,7 @@ use crate::jpeg::JpegWriter;
 use crate::picture::{Picture, PlaneMaker};
 use opencv::core::{Mat, MatTraitConstManual, Size};
 use opencv::imgproc::{INTER_AREA, resize};
+use std::path::PathBuf;
 
 /// Of the stored picture, every so many columns and rows are looked at to tell blank and frozen
 /// stretches: single pixels, since noise tells a real picture from a frozen one.
@@ -110,5 +111,11 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     doing: &'static str,
     (width_px, height_px): (u32, u32),
 ) -> impl FnOnce(E) -> IngestError {
-    move |source| IngestError::Frame { doing, width_px, height_px, source: source.into() }
+    move |source| IngestError::Frame {
+        path: PathBuf::new(),
+        doing,
+        width_px,
+        height_px,
+        source: source.into(),
+    }
 }

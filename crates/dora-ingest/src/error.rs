@@ -36,8 +36,10 @@ pub enum IngestError {
         source: opencv::Error,
     },
     /// A frame could not be scaled or written as JPEG.
-    #[error("cannot {doing} a frame of {width_px}x{height_px} pixels")]
+    #[error("cannot {doing} a frame of {width_px}x{height_px} pixels of `{}`", path.display())]
     Frame {
+        /// The video or folder; empty until that is known.
+        path: PathBuf,
         /// "scale" or "compress".
         doing: &'static str,
         /// Width of the decoded frame.
@@ -53,6 +55,14 @@ pub enum IngestError {
 }
 
 impl IngestError {
+    /// The error with the name of the input that it concerns.
+    pub(crate) fn of(mut self, input: &Path) -> Self {
+        if let Self::Frame { path, .. } = &mut self {
+            *path = input.to_owned();
+        }
+        self
+    }
+
     pub(crate) fn input(path: &Path, what: impl Into<String>) -> Self {
         Self::Input { path: path.to_owned(), what: what.into() }
     }

@@ -15,6 +15,10 @@ use dora_store::{FrameStore, IngestOptions, Report, StoreHeader, StoreWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+/// A run that goes on looks again at this much of what is stored: the beginning of a stretch that may
+/// turn out to be frozen lies in it.
+const LOOK_BACK_US: i64 = 4_000_000;
+
 /// How an ingest ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -31,6 +35,8 @@ pub enum Outcome {
         folder: PathBuf,
         /// Its frames, those of earlier runs included.
         frames: usize,
+        /// How many decoders worked side by side.
+        decoders: usize,
         /// What was lost or odd, in sentences.
         notes: Vec<String>,
     },
@@ -93,21 +99,29 @@ pub fn ingest(
         start_us,
         end_us: options.end_s.map_or(i64::MAX, us),
         after,
+        again_us: anchor
+            .as_ref()
+            .map_or(i64::MIN, |anchor| anchor.pts_us.saturating_sub(LOOK_BACK_US)),
+    };
+    let changed = || {
+        let what = format!(
+            "no longer gives the frames that `{}` holds; delete that folder and ingest again",
+            folder.display()
+        );
+        IngestError::input(&input.path, what)
     };
     let thin = options.store_fps.map(|fps| Thin::new(fps, promise.interval_us));
-    // Reading from before the last stored frame gives every frame its stamp again.
-    let known_us = anchor.as_ref().filter(|_| Some(reading.first_frame) > after);
     let end_s = options.end_s.unwrap_or(f64::MAX).min(promise.duration_s.unwrap_or(f64::MAX));
     let start_s = options.start_s.unwrap_or(0.0);
     let mut intake = Intake {
         gaps,
-        clock: Clock::new(promise.interval_us, known_us.map(|anchor| anchor.pts_us)),
+        clock: Clock::new(promise.interval_us),
         thin,
         last_step: anchor.as_ref().and_then(|anchor| Some(thin?.step(anchor.pts_us))),
         // Single images are what the user chose.
         stills: (!options.keep_stills && !input.is_images()).then(Stills::new),
         anchor,
-        is_changed: false,
+        changed: &changed,
         progress: Progress::new(&input.source.name, how, start_s, end_s, writer.last_pts_us()),
         writer: &mut writer,
     };
@@ -123,19 +137,15 @@ pub fn ingest(
         decoded = finished.and(decoded);
     }
     intake.progress.finish();
-    let Intake { gaps, clock, stills, is_changed, .. } = intake;
+    let Intake { gaps, clock, stills, .. } = intake;
     // Also after an error: the frames before it are good.
     let flushed = writer.flush();
-    let decoded = decoded?;
+    let decoded = decoded.map_err(|error| error.of(&input.path))?;
     flushed?;
 
     let frames = writer.len();
-    if is_changed || decoded.end == End::Changed {
-        let what = format!(
-            "no longer gives the frames that `{}` holds; delete that folder and ingest again",
-            folder.display()
-        );
-        return Err(IngestError::input(&input.path, what));
+    if decoded.end == End::Changed {
+        return Err(changed());
     }
     if decoded.end == End::Stopped {
         return Ok(Outcome::Interrupted { folder, frames });
@@ -158,7 +168,7 @@ pub fn ingest(
     let notes = notes(&promise, &decoded, &gaps, stretches, clock.mended(), damage);
     let report = Report { expected_s: promise.duration_s, notes: notes.clone() };
     writer.finish(report)?;
-    Ok(Outcome::Complete { folder, frames, notes })
+    Ok(Outcome::Complete { folder, frames, decoders: reading.lanes.len(), notes })
 }
 
 /// The number of frames of the input's store when that is complete; nothing when there is work to do.

@@ -66,7 +66,7 @@ impl Input {
             let what = "is one image; name its folder, or a `.txt` list of images";
             return Err(IngestError::input(path, what));
         } else {
-            // Readable at all? OpenCV would only say that it cannot open the file.
+            // Readable at all? Decoders would only say that they cannot open the file.
             File::open(&real).map_err(IngestError::io("open", path))?;
             Content::Video(real.clone())
         };

@@ -30,8 +30,8 @@ pub(crate) struct Intake<'a> {
     /// Nothing where they are to be kept.
     pub(crate) stills: Option<Stills<Frame>>,
     pub(crate) anchor: Option<Anchor>,
-    /// The source no longer gives the anchor.
-    pub(crate) is_changed: bool,
+    /// The error for a source that no longer gives the anchor.
+    pub(crate) changed: &'a dyn Fn() -> IngestError,
 }
 
 /// A frame that may be stored.
@@ -78,11 +78,14 @@ impl Intake<'_> {
     ) -> Result<(), IngestError> {
         let Some(encoded) = encoded else { return Ok(()) };
         let frame = Frame { pts_us, number, encoded };
-        if let Some(anchor) = self.anchor.as_ref().filter(|anchor| number <= anchor.source_frame) {
-            if number == anchor.source_frame {
-                self.is_changed |= frame.encoded.jpeg != anchor.jpeg;
-                // What comes next is compared with it.
-                self.stills.as_mut().map(|stills| stills.push(frame));
+        let anchor = self.anchor.as_ref();
+        if let Some(anchor) = anchor.filter(|anchor| number <= anchor.source_frame) {
+            if number == anchor.source_frame && frame.encoded.jpeg != anchor.jpeg {
+                return Err((self.changed)());
+            }
+            // Stored or left out already; what comes next is compared with it.
+            if let Some(stills) = &mut self.stills {
+                stills.push(frame);
             }
             return Ok(());
         }
@@ -98,6 +101,10 @@ impl Intake<'_> {
 
     fn store(&mut self, frame: Frame) -> Result<(), IngestError> {
         let Frame { pts_us, number, encoded } = frame;
+        if self.anchor.as_ref().is_some_and(|anchor| number <= anchor.source_frame) {
+            // Held back with others of which some were stored before.
+            return Ok(());
+        }
         self.writer.push(pts_us, number, &encoded.jpeg)?;
         self.gaps.see(pts_us);
         self.progress.frame(pts_us);

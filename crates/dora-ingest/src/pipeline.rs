@@ -1,9 +1,9 @@
 //! Decode, scale and compress on all cores; store in order.
 //!
 //! Every lane decodes spans of the source, each into a queue of its own; the calling thread empties
-//! the queues in the order of the spans. A lane that is ahead waits when its queue is full, so
-//! memory is bounded. Lanes of which there are several compress what they decode; a single one leaves
-//! that to helpers.
+//! the queues in the order of the spans. A lane that is ahead waits when its queue is full, or when
+//! there are as many queues as lanes beside that which is being emptied, so memory is bounded. Lanes
+//! of which there are several compress what they decode; a single one leaves that to helpers.
 
 use crate::clock::RoughClock;
 use crate::encode::{Encoded, Encoder, Format};
@@ -11,7 +11,7 @@ use crate::error::IngestError;
 use crate::picture::Picture;
 use crate::source::{FrameSource, Reading, Span};
 use crate::thin::Thin;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -20,7 +20,7 @@ use std::thread;
 const PICTURES_BYTES: usize = 256 << 20;
 /// Of small pictures, enough to decode on while frames go to disk.
 const MOST_PICTURES: usize = 64;
-/// Memory for the stored frames that one lane may be ahead.
+/// Memory for the compressed frames in one queue, about.
 const QUEUE_BYTES: usize = 96 << 20;
 /// At least so many frames, whatever their size.
 const SHORTEST_QUEUE: usize = 16;
@@ -36,8 +36,10 @@ pub(crate) struct Range {
     pub(crate) start_us: i64,
     /// ... frames at or after it end the reading, ...
     pub(crate) end_us: i64,
-    /// ... and frames up to this number are stored already.
+    /// ... and frames up to this number are stored already; ...
     pub(crate) after: Option<u64>,
+    /// ... those from this time on are compressed again, to be looked at.
+    pub(crate) again_us: i64,
 }
 
 /// How reading came to its end.
@@ -115,7 +117,7 @@ pub(crate) fn run(
     let queue = (QUEUE_BYTES / format.jpeg_bytes().max(1)).clamp(SHORTEST_QUEUE, 4096);
     let queue = if alone { queue.min(pictures) } else { queue };
 
-    let (queues_out, queues) = unbounded();
+    let (queues_out, queues) = bounded(lanes.len());
     let plan = Plan {
         open: Mutex::new(Some(OpenPlan {
             first_frame: Some(*first_frame),
@@ -177,14 +179,14 @@ struct Plan<'a> {
 struct OpenPlan<'a> {
     /// The number of the first frame, until the first span is taken.
     first_frame: Option<u64>,
-    spans: &'a mut (dyn Iterator<Item = Result<Span, IngestError>> + Send),
+    spans: &'a mut (dyn Iterator<Item = Span> + Send),
     /// For the calling thread: the queue of every span, in order.
     queues: Sender<Receiver<Message>>,
 }
 
 /// A span for a lane.
 struct Task {
-    span: Result<Span, IngestError>,
+    span: Span,
     /// The number of its first frame, where that is known before.
     first_frame: Option<u64>,
     queue: Sender<Message>,
@@ -221,7 +223,7 @@ enum Maker {
 /// Takes span after span, until there are no more or nobody listens.
 fn run_lane(lane: &mut dyn FrameSource, plan: &Plan<'_>, mut maker: Maker) {
     while let Some(Task { span, first_frame, queue }) = plan.next() {
-        let ran = span.and_then(|span| run_span(lane, span, first_frame, plan, &mut maker, &queue));
+        let ran = run_span(lane, span, first_frame, plan, &mut maker, &queue);
         let last = match ran {
             Ok(Some(last)) => last,
             Ok(None) => break,
@@ -247,6 +249,7 @@ fn run_span(
     let range = plan.range;
     let mut clock = RoughClock::new(range.interval_us);
     let mut number = first_frame;
+    let mut last_step = None;
     let mut picture = None;
     lane.enter(span)?;
     while let Some(raw_us) = lane.grab()? {
@@ -257,11 +260,14 @@ fn run_span(
         if time_us >= range.end_us {
             return Ok(Some(Message::RangeEnds));
         }
-        // Later spans begin after what is stored; the last stored frame is looked at again.
-        let is_stored = number.is_some_and(|number| Some(number) < range.after);
+        // Numbers of later spans are not known yet, but their times can be relied on.
+        let is_stored = time_us < range.again_us
+            && number.map_or(range.after.is_some(), |number| Some(number) < range.after);
         let is_last_stored = number.is_some() && number == range.after;
         number = number.map(|number| number + 1);
-        let is_in_grid = plan.thin.is_none_or(|thin| thin.may_want(time_us)) || is_last_stored;
+        let step = plan.thin.map(|thin| thin.step(time_us));
+        let is_in_grid = step.is_none() || step != last_step || is_last_stored;
+        last_step = step;
         let shot = if time_us < range.start_us || is_stored || !is_in_grid {
             Shot::Skipped
         } else {
@@ -351,8 +357,11 @@ fn store_in_order(
             };
             let encoded = match shot {
                 Shot::Ready(encoded) => Some(encoded),
-                // The helper ends without an answer only by a panic, which the scope passes on.
-                Shot::Coming(coming) => coming.recv().ok().transpose()?,
+                Shot::Coming(coming) => match coming.recv() {
+                    Ok(encoded) => Some(encoded?),
+                    // A helper ends without an answer only by a panic, which the scope passes on.
+                    Err(_) => break,
+                },
                 Shot::Skipped => None,
                 Shot::Lost => {
                     decoded.lost += 1;

@@ -13,8 +13,12 @@ const BLANK: f64 = 2.0;
 /// Mean difference in brightness, of 255, up to which a picture repeats another (-60 dB, as
 /// `freezedetect`).
 const REPEATED: f64 = 0.255;
-/// A key frame compresses the frozen picture anew: once in a stretch, it takes more to end it.
-const RESUMED: f64 = 2.0;
+/// A key frame compresses the frozen picture anew: a change up to this does not end a long stretch, ...
+const RENEWED: f64 = 2.0;
+/// ... unless another one follows so soon: pictures that keep changing move.
+const RENEWED_APART: u64 = 10;
+/// More frames are not held back, however close their time stamps are.
+const MOST_HELD: usize = 2048;
 
 /// A frame that has a look.
 pub(crate) trait Shown {
@@ -60,7 +64,26 @@ pub(crate) struct Stills<F> {
 struct Run {
     look: Vec<u8>,
     stretch: Stretch,
+    /// How many frames looked like this one.
+    alike: u64,
     is_long: bool,
+}
+
+impl Run {
+    /// Whether a picture is still the frozen one.
+    fn repeats(&mut self, look: &[u8]) -> bool {
+        let difference = difference(&self.look, look);
+        self.alike += 1;
+        if difference <= REPEATED {
+            return true;
+        }
+        let is_renewed = self.is_long && difference <= RENEWED && self.alike > RENEWED_APART;
+        if is_renewed {
+            self.look = look.to_vec();
+            self.alike = 0;
+        }
+        is_renewed
+    }
 }
 
 impl<F: Shown> Stills<F> {
@@ -71,25 +94,24 @@ impl<F: Shown> Stills<F> {
     /// Takes the next frame; gives those that are wanted for sure, in order.
     pub(crate) fn push(&mut self, frame: F) -> Vec<F> {
         let is_blank = deviation(frame.look()) < BLANK;
-        if let Some(run) = &mut self.run {
-            let most = if run.is_long { RESUMED } else { REPEATED };
-            let goes_on = run.stretch.is_blank == is_blank
-                && (is_blank || difference(&run.look, frame.look()) <= most);
-            if goes_on {
-                run.stretch.frames += 1;
-                run.stretch.to_us = frame.pts_us();
-                run.is_long |= frame.pts_us().saturating_sub(run.stretch.from_us) >= SHORTEST_US;
-                self.held.push(frame);
-                if run.is_long {
-                    self.held.clear();
-                }
-                return Vec::new();
+        if let Some(run) = &mut self.run
+            && run.stretch.is_blank == is_blank
+            && (is_blank || run.repeats(frame.look()))
+        {
+            run.stretch.frames += 1;
+            run.stretch.to_us = frame.pts_us();
+            run.is_long |= frame.pts_us().saturating_sub(run.stretch.from_us) >= SHORTEST_US
+                || self.held.len() == MOST_HELD;
+            self.held.push(frame);
+            if run.is_long {
+                self.held.clear();
             }
+            return Vec::new();
         }
         let mut wanted = self.end(Some(frame.pts_us()));
         let (from_us, look) = (frame.pts_us(), frame.look().to_vec());
         let stretch = Stretch { is_blank, from_us, to_us: from_us, frames: u64::from(is_blank) };
-        self.run = Some(Run { look, stretch, is_long: false });
+        self.run = Some(Run { look, stretch, alike: 0, is_long: false });
         if is_blank {
             self.held.push(frame);
         } else {
@@ -191,5 +213,11 @@ mod tests {
         assert_eq!(kept(1), 1);
         // Another picture, frozen in turn.
         assert_eq!(kept(5), 2);
+        // Something moves a little: the stretch ends with its second change.
+        let mut stills = Stills::new();
+        let slow = (0..60).map(|frame| Frame(frame * 100_000, look((frame.max(30) - 30) as u8)));
+        let kept: Vec<i64> =
+            slow.flat_map(|frame| stills.push(frame)).map(|frame| frame.0 / 100_000).collect();
+        assert_eq!(kept, [&[0][..], &(32..60).collect::<Vec<_>>()].concat());
     }
 }

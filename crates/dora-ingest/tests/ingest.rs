@@ -75,14 +75,19 @@ fn look(store: &FrameStore, frame: usize) -> (f64, i32, i32) {
 
 /// An MPEG-4 file with its index at the end, as OpenCV writes it.
 fn video(path: &Path, frames: usize, width_px: i32, height_px: i32) {
+    let pictures = (0..frames).map(|number| picture(number, width_px, height_px));
+    write_video(path, pictures, width_px, height_px);
+}
+
+fn write_video(path: &Path, pictures: impl Iterator<Item = Mat>, width_px: i32, height_px: i32) {
     let fourcc = VideoWriter::fourcc('m', 'p', '4', 'v').unwrap();
     let size = Size::new(width_px, height_px);
     let path = path.to_str().unwrap();
     let mut writer =
         VideoWriter::new_with_backend(path, CAP_FFMPEG, fourcc, FPS, size, true).unwrap();
     assert!(writer.is_opened().unwrap());
-    for number in 0..frames {
-        writer.write(&picture(number, width_px, height_px)).unwrap();
+    for picture in pictures {
+        writer.write(&picture).unwrap();
     }
     writer.release().unwrap();
 }
@@ -129,7 +134,7 @@ fn a_video_is_stored_in_order_scaled_and_stamped() {
     video(&path, 90, 320, 240);
     let output = ingest(folder.path(), &path, &["--short-side", "120"]);
     let said = stderr(&output);
-    assert!(said.starts_with(&format!("{}: 90 frames stored; memory ", path.display())), "{said}");
+    assert!(said.starts_with(&format!("{}: 90 frames stored", path.display())), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     let store = open(&output);
     assert!(store.is_complete() && store.len() == 90);
@@ -172,8 +177,19 @@ fn start_and_end_cut_at_their_times() {
 
 /// Kills the binary as soon as the store has a number of frames; gives how many it has then.
 fn kill_at(stores: &Path, path: &Path, frames: usize, signal: &str) -> (Output, usize) {
-    let mut running =
-        command(stores, &[path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    kill_at_with(stores, path, frames, signal, &[])
+}
+
+fn kill_at_with(
+    stores: &Path,
+    path: &Path,
+    frames: usize,
+    signal: &str,
+    options: &[&str],
+) -> (Output, usize) {
+    let mut running = command(stores, &[path]);
+    running.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = running.spawn().unwrap();
     let index = || {
         let store = fs::read_dir(stores).ok()?.find_map(|entry| {
             let path = entry.ok()?.path();
@@ -218,6 +234,50 @@ fn a_killed_ingest_goes_on_with_the_same_result() {
     let output = ingest(&stores, &path, &NONE);
     assert!(content(&store_of(&output)) == whole, "{}", stderr(&output));
     assert_eq!(fs::read_dir(&stores).unwrap().count(), 1);
+}
+
+/// Blank and frozen stretches, long ones and short ones: what is left out, and what is thinned out,
+/// does not depend on where a run was killed.
+#[test]
+fn killed_runs_leave_out_the_same_stretches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("still.mp4");
+    let (width_px, height_px) = (160, 120);
+    let black =
+        || Mat::new_rows_cols_with_default(120, 160, opencv::core::CV_8UC3, Scalar::all(0.0));
+    let still = |number: usize, frames: usize| std::iter::repeat_n(number, frames);
+    let numbers = (0..60)
+        .chain(still(60, 70))
+        .chain(61..100)
+        .chain(still(usize::MAX, 70))
+        .chain(100..140)
+        .chain(still(140, 130))
+        .chain(141..180)
+        .chain(still(usize::MAX, 130))
+        .chain(180..240);
+    let pictures = numbers.map(|number| match number {
+        usize::MAX => black().unwrap(),
+        number => picture(number, width_px, height_px),
+    });
+    write_video(&path, pictures, width_px, height_px);
+    for options in [&[][..], &["--store-fps", "10"], &["--decoder", "opencv"], &["--start", "1.5"]]
+    {
+        let stores = folder.path().join(options.join(""));
+        let whole = ingest(&stores.join("whole"), &path, options);
+        let left_out = stderr(&whole).matches("left out").count();
+        assert_eq!(left_out, 2, "{options:?}: {}", stderr(&whole));
+        let whole = content(&store_of(&whole));
+        let mut resumed = 0;
+        for frames in (1..whole.len()).step_by(whole.len() / 8 + 1) {
+            let stores = stores.join(frames.to_string());
+            let (_, stored) = kill_at_with(&stores, &path, frames, "-KILL", options);
+            resumed += usize::from(stored > 0 && stored < whole.len());
+            let output = ingest(&stores, &path, options);
+            let same = content(&store_of(&output)) == whole;
+            assert!(same, "{options:?} after {stored}: {}", stderr(&output));
+        }
+        assert!(resumed > 0, "{options:?}: every run was too quick to be killed");
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Frames {
         let interval_us = footage.promise().interval_us;
         let begin = Begin { start_us: i64::MIN, anchor: None, stored: &|_| None };
         let mut reading = footage.read(&begin)?;
-        let mut clock = Clock::new(interval_us, None);
+        let mut clock = Clock::new(interval_us);
         let mut read = Read { end: End::Source, end_us: 0, lost: 0, notes: Vec::new() };
         let mut give = |ready: Vec<(i64, (u64, Option<T>))>, end_us: &mut i64| {
             for (pts_us, (frame, measured)) in ready {

@@ -67,6 +67,11 @@ fn format(format: Pixel) -> Option<(u32, bool, (u32, u32))> {
     })
 }
 
+/// Whether samples of a format have more than 8 bits, as far as is known here.
+pub(crate) fn is_deep(pixel: Pixel) -> bool {
+    format(pixel).is_some_and(|(bits, ..)| bits > 8)
+}
+
 fn is_full_by_name(format: Pixel) -> bool {
     matches!(
         format,

@@ -10,6 +10,7 @@ mod layout;
 mod orient;
 mod planes;
 
+pub(crate) use layout::is_deep;
 pub(crate) use orient::Orientation;
 pub(crate) use planes::{JpegPlanes, PlaneMaker};
 

@@ -3,9 +3,11 @@
 use super::Orientation;
 use super::area::{AreaScaler, Levels, Plane};
 use super::layout::Layout;
+use crate::source::ffmpeg::raw;
+use ffmpeg::color::{Range, Space};
 use ffmpeg::format::Pixel;
 use ffmpeg::frame::Video;
-use ffmpeg::software::scaling::{Context, Flags};
+use ffmpeg::software::scaling::Context;
 
 /// Luma, and both chroma planes with half of its columns and rows (rounded up), full range, BT.601.
 /// Rows of luma, and their number, are padded to even ones.
@@ -49,7 +51,16 @@ pub(crate) struct PlaneMaker {
     planes: JpegPlanes,
     spare: Vec<u8>,
     /// For formats that have no planes of luma and chroma.
-    swscale: Option<Context>,
+    swscale: Option<(SwscaleKey, Context)>,
+}
+
+/// What a scaler of FFmpeg was made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct SwscaleKey {
+    format: Pixel,
+    from_px: (u32, u32),
+    to_px: (u32, u32),
+    colours: (Space, Range),
 }
 
 impl PlaneMaker {
@@ -109,21 +120,18 @@ impl PlaneMaker {
         frame: &Video,
         (width, height): (usize, usize),
     ) -> Result<(), ffmpeg::Error> {
-        let (from, to) = (frame.format(), Pixel::YUVJ420P);
-        let (columns, rows) = (width as u32, height as u32);
-        let fits = |context: &Context| {
-            let (input, output) = (context.input(), context.output());
-            (input.format, input.width, input.height) == (from, frame.width(), frame.height())
-                && (output.width, output.height) == (columns, rows)
+        let key = SwscaleKey {
+            format: frame.format(),
+            from_px: (frame.width(), frame.height()),
+            to_px: (width as u32, height as u32),
+            colours: (frame.color_space(), frame.color_range()),
         };
-        if !self.swscale.as_ref().is_some_and(fits) {
-            let (w, h) = (frame.width(), frame.height());
-            let context = Context::get(from, w, h, to, columns, rows, Flags::AREA)?;
-            self.swscale = Some(context);
+        if self.swscale.as_ref().is_none_or(|(made_for, _)| *made_for != key) {
+            self.swscale = Some((key, raw::scaler(frame, key.to_px)?));
         }
-        let mut small = Video::empty();
-        if let Some(context) = &mut self.swscale {
-            context.run(frame, &mut small)?;
+        let mut small = Video::new(Pixel::YUVJ420P, key.to_px.0, key.to_px.1);
+        if let Some((_, context)) = &mut self.swscale {
+            raw::scale(context, frame, &mut small)?;
         }
         for (index, plane) in
             [&mut self.planes.y, &mut self.planes.cb, &mut self.planes.cr].into_iter().enumerate()

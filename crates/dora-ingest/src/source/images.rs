@@ -87,7 +87,7 @@ impl Footage for ImageSequence {
             image < self.paths.len() && begin.anchor.is_some_and(|a| a.pts_us == self.pts_us(image))
         };
         self.next = anchor.filter(is_there).unwrap_or(0);
-        let (first_frame, spans) = (self.next as u64, std::iter::once(Ok(Span::WHOLE)));
+        let (first_frame, spans) = (self.next as u64, std::iter::once(Span::WHOLE));
         Ok(Reading { lanes: vec![self], spans: Box::new(spans), first_frame })
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Reading {
     /// One for each thread that decodes.
     pub(crate) lanes: Vec<Box<dyn FrameSource>>,
     /// The spans, in order.
-    pub(crate) spans: Box<dyn Iterator<Item = Result<Span, IngestError>> + Send>,
+    pub(crate) spans: Box<dyn Iterator<Item = Span> + Send>,
     /// The number of the first frame that comes.
     pub(crate) first_frame: u64,
 }

@@ -28,6 +28,8 @@ pub(crate) struct OpenCvVideo {
     path: PathBuf,
     capture: VideoCapture,
     accelerate: bool,
+    /// The stamp of a frame that was found by a seek and is grabbed already.
+    found_us: Option<i64>,
     bad_packets: u64,
     mp4: Option<Mp4>,
 }
@@ -42,10 +44,10 @@ impl OpenCvVideo {
             return Err(IngestError::input(path, mp4::NO_INDEX));
         }
         let capture = open_capture(path, accelerate)?;
-        Ok(Self { path: path.to_owned(), capture, accelerate, bad_packets: 0, mp4 })
+        Ok(Self { path: path.to_owned(), capture, accelerate, found_us: None, bad_packets: 0, mp4 })
     }
 
-    /// Makes the frame with the stamp `pts_us`, seen in an earlier run, the one grabbed last,
+    /// Makes the frame with the stamp `to_us`, seen in an earlier run, the one that comes next,
     /// quickly. False when no such frame is found near that time; the position is then unknown.
     fn seek(&mut self, to_us: i64) -> Result<bool, IngestError> {
         let target_ms = to_us as f64 * 1e-3 - SEEK_MARGIN_MS;
@@ -59,6 +61,7 @@ impl OpenCvVideo {
         // Only the very same stamp will do: it also tells the frame's number.
         while let Some(pts_us) = self.grab()? {
             if pts_us >= to_us {
+                self.found_us = (pts_us == to_us).then_some(pts_us);
                 return Ok(pts_us == to_us);
             }
         }
@@ -67,7 +70,7 @@ impl OpenCvVideo {
 
     fn rewind(&mut self) -> Result<(), IngestError> {
         self.capture = open_capture(&self.path, self.accelerate)?;
-        self.bad_packets = 0;
+        (self.found_us, self.bad_packets) = (None, 0);
         Ok(())
     }
 }
@@ -78,6 +81,9 @@ impl FrameSource for OpenCvVideo {
     }
 
     fn grab(&mut self) -> Result<Option<i64>, IngestError> {
+        if let Some(found_us) = self.found_us.take() {
+            return Ok(Some(found_us));
+        }
         for bad_packets in 0..MOST_BAD_PACKETS {
             let grabbed = self.capture.grab();
             if grabbed.map_err(IngestError::opencv("decode", &self.path))? {
@@ -153,12 +159,12 @@ impl Footage for OpenCvVideo {
         let mut first_frame = 0;
         if let Some(anchor) = begin.anchor {
             if self.seek(anchor.pts_us)? {
-                first_frame = anchor.source_frame + 1;
+                first_frame = anchor.source_frame;
             } else {
                 self.rewind()?;
             }
         }
-        let spans = std::iter::once(Ok(Span::WHOLE));
+        let spans = std::iter::once(Span::WHOLE);
         Ok(Reading { lanes: vec![self], spans: Box::new(spans), first_frame })
     }
 }
@@ -224,6 +230,7 @@ mod tests {
         for frame in [60, 199 - 40, 100] {
             let (pts_us, expected) = read[frame];
             assert!(video.seek(pts_us).unwrap(), "frame {frame}");
+            assert_eq!(video.grab().unwrap(), Some(pts_us));
             assert_eq!(grey(&mut video), expected);
             assert_eq!(video.grab().unwrap(), Some(read[frame + 1].0));
         }

@@ -1,6 +1,6 @@
 //! One decoder: the frames of a span, from its key frame on.
 
-use super::{Track, hardware, open_input};
+use super::{Track, open_input, raw};
 use crate::error::IngestError;
 use crate::picture::{Orientation, Picture};
 use crate::source::{Damage, FrameSource, Span};
@@ -10,11 +10,17 @@ use ffmpeg::decoder;
 use ffmpeg::format::context::Input;
 use ffmpeg::frame::{Video, side_data};
 use ffmpeg::{Error, Packet};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file may hold this many packets in a row of which the decoder makes nothing.
 const MOST_BAD_PACKETS: u64 = 10_000;
+
+/// How far a seek that landed too late goes back, again and again.
+const STEP_BACK_US: i64 = 1_000_000;
+/// Frames stand at most this many places from where they are shown.
+const MOST_REORDERED: usize = 64;
 
 /// A demuxer and a decoder.
 pub(super) struct Lane {
@@ -25,10 +31,15 @@ pub(super) struct Lane {
     on_hardware: bool,
     span: Span,
     feed: Feed,
+    /// Where the last seek aimed, until its first packet has come.
+    landing_us: Option<i64>,
     /// A frame of the span has come.
     has_begun: bool,
     /// The decoder was given the key frame at the span's end.
     has_end_key: bool,
+    /// Steps of the grid, where not all frames are wanted, and the stamps of frames in them that the
+    /// decoder has been given.
+    sent: VecDeque<(i64, i64)>,
     frame: Video,
     damage: Damage,
 }
@@ -63,7 +74,7 @@ impl Lane {
         config.kind = threading::Type::Frame;
         context.set_threading(config);
         if let Some(kind) = hwaccel {
-            hardware::attach(&mut context, kind).map_err(failed)?;
+            raw::attach(&mut context, kind).map_err(failed)?;
         }
         let decoder = context.decoder().video().map_err(failed)?;
         Ok(Self {
@@ -74,8 +85,10 @@ impl Lane {
             on_hardware: hwaccel.is_some(),
             span: Span::WHOLE,
             feed: Feed::On,
+            landing_us: None,
             has_begun: false,
             has_end_key: false,
+            sent: VecDeque::new(),
             frame: Video::empty(),
             damage: Damage::default(),
         })
@@ -86,6 +99,7 @@ impl Lane {
         match std::mem::replace(&mut self.feed, Feed::Done) {
             Feed::Done => {}
             Feed::On => match self.next_packet() {
+                Some(packet) if self.is_too_late(&packet) => self.step_back(),
                 Some(packet) if self.ends_span(&packet) => self.feed = Feed::AtEnd(packet),
                 Some(packet) => self.send(&packet, Feed::On),
                 None => self.finish(),
@@ -125,6 +139,33 @@ impl Lane {
         }
     }
 
+    fn seek(&mut self) -> Result<(), Error> {
+        let seek_us = self.landing_us.unwrap_or(0);
+        self.input.seek(seek_us, ..=seek_us)
+    }
+
+    /// Whether the first packet after a seek lies behind the span's beginning.
+    fn is_too_late(&mut self, packet: &Packet) -> bool {
+        let (Some(from_us), Some(_)) = (self.span.from_us, self.landing_us) else { return false };
+        let is_late = packet.pts().is_some_and(|pts| self.track.us(pts) > from_us);
+        if !is_late {
+            self.landing_us = None;
+        }
+        is_late
+    }
+
+    /// Seeks again, earlier: what comes before the span is decoded and dropped.
+    fn step_back(&mut self) {
+        self.feed = Feed::On;
+        let landing_us = self.landing_us.unwrap_or(0).saturating_sub(STEP_BACK_US);
+        // From the file's beginning there is nothing earlier.
+        let is_start = landing_us <= -STEP_BACK_US;
+        self.landing_us = (!is_start).then_some(landing_us);
+        if !is_start && self.seek().is_err() {
+            self.finish();
+        }
+    }
+
     fn ends_span(&self, packet: &Packet) -> bool {
         let (Some(until_us), Some(pts)) = (self.span.until_us, packet.pts()) else { return false };
         packet.is_key() && self.track.us(pts) >= until_us
@@ -137,9 +178,17 @@ impl Lane {
 
     fn send(&mut self, packet: &Packet, then: Feed) {
         if let (Some(thin), Some(pts)) = (self.track.thin, packet.pts()) {
-            let is_wanted = thin.may_want(self.track.us(pts));
+            let (step, pts) = (thin.step(self.track.us(pts)), pts);
+            // Another frame of the same step is shown before it, and is decoded.
+            let is_wanted = !self.sent.iter().any(|&(other, before)| other == step && before < pts);
             let skip = if is_wanted { Discard::Default } else { Discard::NonReference };
             self.decoder.skip_frame(skip);
+            if is_wanted {
+                self.sent.push_back((step, pts));
+            }
+            if self.sent.len() > MOST_REORDERED {
+                self.sent.pop_front();
+            }
         }
         // A packet that is refused is a damaged one: the decoder goes on with the next.
         if self.decoder.send_packet(packet).is_err() {
@@ -196,9 +245,10 @@ impl FrameSource for Lane {
         self.decoder.flush();
         (self.span, self.feed) = (span, Feed::On);
         (self.has_begun, self.has_end_key) = (false, false);
+        self.sent.clear();
         let Some(from_us) = span.from_us else { return Ok(()) };
-        let seek_us = self.track.seek_us(from_us);
-        self.input.seek(seek_us, ..=seek_us).map_err(|error| {
+        self.landing_us = Some(self.track.seek_us(from_us));
+        self.seek().map_err(|error| {
             let what = format!("cannot be read from {:.3} s on: {error}", from_us as f64 * 1e-6);
             IngestError::input(&self.path, what)
         })
@@ -206,7 +256,8 @@ impl FrameSource for Lane {
 
     fn grab(&mut self) -> Result<Option<i64>, IngestError> {
         while self.receive()? {
-            let stamp = self.frame.timestamp().or(self.frame.pts());
+            // The best guess depends on what the decoder saw before, and so on where it began.
+            let stamp = self.frame.pts().or(self.frame.timestamp());
             let pts_us = stamp.map_or(0, |pts| self.track.us(pts));
             let Span { from_us, until_us } = self.span;
             // Frames of the neighbours: other lanes have them.
@@ -217,7 +268,7 @@ impl FrameSource for Lane {
             if self.has_end_key && until_us.is_some_and(|until_us| pts_us >= until_us) {
                 return Ok(None);
             }
-            self.damage.concealed += u64::from(hardware::is_concealed(&self.frame));
+            self.damage.concealed += u64::from(raw::is_concealed(&self.frame));
             return Ok(Some(pts_us));
         }
         Ok(None)
@@ -227,7 +278,7 @@ impl FrameSource for Lane {
         let orientation = self.orientation();
         let mut frame = std::mem::replace(&mut self.frame, Video::empty());
         if self.on_hardware {
-            frame = hardware::download(frame).map_err(|error| {
+            frame = raw::download(frame).map_err(|error| {
                 let what = format!("cannot be brought from the hardware decoder: {error}");
                 IngestError::input(&self.path, what)
             })?;

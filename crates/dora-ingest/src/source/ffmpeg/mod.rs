@@ -4,14 +4,14 @@
 //! a span between two of them by itself: no core waits for another, and the frames are those of
 //! decoding in order. Elsewhere, and with few key frames, one decoder uses all cores.
 
-mod hardware;
 mod lane;
+pub(crate) mod raw;
 mod spans;
 
 use super::mp4::{self, Mp4};
 use super::{Begin, Footage, FrameSource, Promise, Reading, Span};
 use crate::error::IngestError;
-use crate::picture::{Orientation, Picture};
+use crate::picture::{Orientation, Picture, is_deep};
 use crate::thin::Thin;
 use ffmpeg::format::context::Input;
 use ffmpeg::media;
@@ -31,6 +31,7 @@ pub(crate) struct FfmpegVideo {
     path: PathBuf,
     hwaccel: Option<String>,
     track: Track,
+    threads: usize,
     decoders: usize,
 }
 
@@ -43,6 +44,8 @@ struct Track {
     start: i64,
     codec: &'static str,
     size_px: (u32, u32),
+    /// More than 8 bits a sample.
+    is_deep: bool,
     promise: Promise,
     orientation: Orientation,
     has_index: bool,
@@ -67,7 +70,7 @@ impl FfmpegVideo {
         let input = open_input(path)?;
         let mut track = Track::of(&input, path, mp4.as_ref())?;
         track.thin = store_fps.map(|fps| Thin::new(fps, track.promise.interval_us));
-        let hwaccel = hwaccel.filter(|kind| match hardware::check(kind) {
+        let hwaccel = hwaccel.filter(|kind| match raw::check_hwaccel(kind) {
             Ok(()) => true,
             Err(reason) => {
                 let path = path.display();
@@ -78,11 +81,14 @@ impl FfmpegVideo {
             }
         });
         let hwaccel = hwaccel.map(str::to_owned);
-        let mut decoders = if hwaccel.is_some() { 1 } else { track.decoders(cores()) };
-        if decoders > 1 && !spans::are_worth_it(path, &track, decoders)? {
-            decoders = 1;
-        }
-        Ok(Self { path: path.to_owned(), hwaccel, track, decoders })
+        // As many as there is memory for: side by side, or as threads of one.
+        let threads = if hwaccel.is_some() { 1 } else { track.threads(cores()) };
+        let decoders = match track.has_index {
+            true => spans::decoders(path, &track, threads)?,
+            false => 1,
+        };
+        let decoders = if hwaccel.is_some() { 1 } else { decoders };
+        Ok(Self { path: path.to_owned(), hwaccel, track, threads, decoders })
     }
 
     /// One decoder, which uses `threads` cores.
@@ -103,7 +109,7 @@ impl Footage for FfmpegVideo {
             (None, 1) => "one decoder".to_owned(),
             (None, n) => format!("{n} decoders side by side"),
         };
-        let mb = self.track.decoder_bytes() * self.decoders as u64 / 1_000_000;
+        let mb = self.track.decoder_bytes() * self.threads as u64 / 1_000_000;
         Some(format!("{width}x{height} {codec}, {how}, about {mb} MB for their pictures"))
     }
 
@@ -122,10 +128,10 @@ impl Footage for FfmpegVideo {
 
     fn read(self: Box<Self>, begin: &Begin<'_>) -> Result<Reading, IngestError> {
         let mut keys = KeyFrames::open(&self.path, &self.track)?;
-        let (from_us, first_frame) = keys.before(begin)?;
+        let (from_us, first_frame) = keys.before(begin);
         if self.decoders == 1 {
-            let spans = std::iter::once(Ok(Span { from_us, until_us: None }));
-            let lanes: Vec<Box<dyn FrameSource>> = vec![Box::new(self.lane(cores())?)];
+            let spans = std::iter::once(Span { from_us, until_us: None });
+            let lanes: Vec<Box<dyn FrameSource>> = vec![Box::new(self.lane(self.threads)?)];
             return Ok(Reading { lanes, spans: Box::new(spans), first_frame });
         }
         let lanes = (0..self.decoders)
@@ -152,9 +158,9 @@ impl Track {
         let rates = [stream.avg_frame_rate(), stream.rate()].map(f64::from);
         let fps = rates.into_iter().find(|fps| (1e-2..=1e4).contains(fps)).unwrap_or(25.0);
         let context = ffmpeg::codec::Context::from_parameters(parameters);
-        let size_px = context
+        let (size_px, format) = context
             .and_then(|context| context.decoder().video())
-            .map(|decoder| (decoder.width(), decoder.height()))
+            .map(|decoder| ((decoder.width(), decoder.height()), decoder.format()))
             .map_err(|error| {
                 let what =
                     format!("cannot be decoded: FFmpeg has no decoder for {codec} ({error})");
@@ -166,6 +172,7 @@ impl Track {
             start: known(stream.start_time()).unwrap_or(0),
             codec,
             size_px,
+            is_deep: is_deep(format),
             promise: Promise {
                 interval_us: (1e6 / fps).round() as i64,
                 duration_s,
@@ -200,13 +207,14 @@ impl Track {
 
     fn decoder_bytes(&self) -> u64 {
         let (width, height) = self.size_px;
-        u64::from(width) * u64::from(height) * 3 / 2 * PICTURES_OF_DECODER
+        let sample_bytes = if self.is_deep { 2 } else { 1 };
+        u64::from(width) * u64::from(height) * 3 / 2 * sample_bytes * PICTURES_OF_DECODER
     }
 
-    /// How many decoders may work side by side.
-    fn decoders(&self, cores: usize) -> usize {
+    /// How many decoders, or threads of one, there is memory for.
+    fn threads(&self, cores: usize) -> usize {
         let room = free_memory_bytes() / MEMORY_SHARE / self.decoder_bytes().max(1);
-        if self.has_index { cores.min(room as usize).max(1) } else { 1 }
+        cores.min(usize::try_from(room).unwrap_or(cores)).max(1)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::source::{Begin, Span};
 use ffmpeg::format::context::Input;
 use std::path::Path;
 
-/// Spans are at least this long, so that going to their beginning is rare.
+/// Spans are about this long at least, so that going to their beginning is rare.
 const SHORTEST_US: i64 = 1_000_000;
 /// With longer spans, cores would wait for one another: a frame stored must wait for all before it.
 const LONGEST_US: i64 = 20_000_000;
@@ -28,9 +28,20 @@ impl KeyFrames {
     fn at(&mut self, pts_us: i64) -> Option<i64> {
         let seek_us = self.track.seek_us(pts_us);
         self.input.seek(seek_us, ..=seek_us).ok()?;
+        self.landed()
+    }
+
+    /// The first key frame that lies about [`SHORTEST_US`] after another, or more.
+    fn after(&mut self, from_us: i64) -> Option<i64> {
+        let seek_us = self.track.seek_us(from_us).saturating_add(SHORTEST_US);
+        self.input.seek(seek_us, seek_us..).ok()?;
+        self.landed().filter(|&key_us| key_us > from_us)
+    }
+
+    /// The key frame that a seek led to.
+    fn landed(&mut self) -> Option<i64> {
         // A damaged packet is no place to begin.
-        for packet in self.input.packets().map_while(Result::ok) {
-            let (stream, packet) = packet;
+        for (stream, packet) in self.input.packets().map_while(Result::ok) {
             if stream.index() == self.track.index {
                 return packet.pts().filter(|_| packet.is_key()).map(|pts| self.track.us(pts));
             }
@@ -38,68 +49,43 @@ impl KeyFrames {
         None
     }
 
-    /// The first key frame that lies at least [`SHORTEST_US`] after another.
-    fn after(&mut self, from_us: i64) -> Option<i64> {
-        let end_us = self.track.promise.duration_s.map_or(0, |s| (s * 1e6) as i64);
-        let mut target_us = from_us.saturating_add(SHORTEST_US);
-        let mut found = None;
-        // Steps forward until a seek lands on another one, ...
-        while found.is_none() && target_us <= end_us {
-            found = self.at(target_us).filter(|&key_us| key_us > from_us);
-            if found.is_none() {
-                target_us = target_us.saturating_add(SHORTEST_US);
-            }
-        }
-        // ... which may be long after `from_us`, but none is skipped that matters.
-        found
-    }
-
     /// Where to begin: the key frame from which the wanted frames can be decoded, and its number.
-    pub(super) fn before(&mut self, begin: &Begin<'_>) -> Result<(Option<i64>, u64), IngestError> {
-        let Some(anchor) = begin.anchor else {
-            let key_us =
-                (begin.start_us > 0 && self.track.has_index).then(|| self.at(begin.start_us));
-            return Ok((key_us.flatten(), 0));
-        };
-        let mut target_us = anchor.pts_us;
+    pub(super) fn before(&mut self, begin: &Begin<'_>) -> (Option<i64>, u64) {
+        if !self.track.has_index {
+            return (None, 0);
+        }
+        let mut target_us = begin.anchor.map_or(0, |anchor| anchor.pts_us);
         for _ in 0..MOST_TRIES {
-            if !self.track.has_index || target_us <= 0 {
+            if target_us <= 0 {
                 break;
             }
             let Some(key_us) = self.at(target_us) else { break };
             // Frames are numbered as in the first run: by a key frame that it stored.
             if let Some(number) = (begin.stored)(key_us) {
-                return Ok((Some(key_us), number));
+                return (Some(key_us), number);
             }
             target_us = key_us.saturating_sub(1 + self.track.promise.interval_us);
         }
-        let from_us = (begin.start_us > 0 && self.track.has_index).then(|| self.at(begin.start_us));
-        Ok((from_us.flatten(), 0))
+        let start_us = Some(begin.start_us).filter(|&start_us| start_us > 0);
+        (start_us.and_then(|start_us| self.at(start_us)), 0)
     }
 
     /// Every span from a key frame on.
-    pub(super) fn spans(
-        mut self,
-        from_us: Option<i64>,
-    ) -> impl Iterator<Item = Result<Span, IngestError>> + Send {
+    pub(super) fn spans(mut self, from_us: Option<i64>) -> impl Iterator<Item = Span> + Send {
         let mut next = Some(from_us);
         std::iter::from_fn(move || {
             let from_us = next.take()?;
             let until_us = self.after(from_us.unwrap_or(0));
             next = until_us.map(Some);
-            Some(Ok(Span { from_us, until_us }))
+            Some(Span { from_us, until_us })
         })
     }
 }
 
-/// Whether there are enough key frames for this many decoders.
-pub(super) fn are_worth_it(
-    path: &Path,
-    track: &Track,
-    decoders: usize,
-) -> Result<bool, IngestError> {
-    let spans = KeyFrames::open(path, track)?.spans(None).take(decoders + 1);
-    let spans: Vec<Span> = spans.collect::<Result<_, _>>()?;
-    let whole = spans.iter().filter_map(|span| Some(span.until_us? - span.from_us.unwrap_or(0)));
-    Ok(spans.len() >= decoders && whole.clone().count() > 0 && whole.max() <= Some(LONGEST_US))
+/// For how many decoders there are enough key frames, at most `decoders`.
+pub(super) fn decoders(path: &Path, track: &Track, decoders: usize) -> Result<usize, IngestError> {
+    let spans: Vec<Span> = KeyFrames::open(path, track)?.spans(None).take(decoders).collect();
+    let length_us = |span: &Span| Some(span.until_us? - span.from_us.unwrap_or(0));
+    let is_long = spans.iter().filter_map(length_us).any(|length_us| length_us > LONGEST_US);
+    Ok(if is_long { 1 } else { spans.len() })
 }
