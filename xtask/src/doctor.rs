@@ -109,7 +109,7 @@ fn package(machine: &Machine, need: &packages::Need) -> Finding {
         };
     };
     let version = if need.version_args.is_empty() {
-        packages::opencv_version(machine).filter(|_| need.package == "libopencv-dev")
+        packages::library_version(machine, need.package)
     } else {
         process::first_line(&path, need.version_args).and_then(|line| version_in(&line))
     };

@@ -212,17 +212,25 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// The version of OpenCV, as pkg-config knows it.
-pub(crate) fn opencv_version(machine: &Machine) -> Option<String> {
-    let pkg_config = pkg_config(machine)?;
-    ["opencv4", "opencv5"]
-        .iter()
-        .find_map(|module| process::first_line(&pkg_config, &["--modversion", module]))
+fn opencv_version(machine: &Machine) -> Option<String> {
+    ["opencv4", "opencv5"].iter().find_map(|module| modversion(machine, module))
+}
+
+/// The version of the library that a package of headers brings, as pkg-config knows it.
+pub(crate) fn library_version(machine: &Machine, package: &str) -> Option<String> {
+    match package {
+        "libopencv-dev" => opencv_version(machine),
+        package => modversion(machine, package.strip_suffix("-dev")?),
+    }
 }
 
 /// Whether pkg-config knows a library.
 fn knows(machine: &Machine, module: &str) -> Option<PathBuf> {
-    let version = process::first_line(pkg_config(machine)?, &["--modversion", module]);
-    version.map(|_| PathBuf::new())
+    modversion(machine, module).map(|_| PathBuf::new())
+}
+
+fn modversion(machine: &Machine, module: &str) -> Option<String> {
+    process::first_line(pkg_config(machine)?, &["--modversion", module])
 }
 
 fn pkg_config(machine: &Machine) -> Option<PathBuf> {
