@@ -1,10 +1,11 @@
 //! Where figures go: a table on standard output, JSON into a file.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use dora_store::atomic;
 use serde::Serialize;
 
 /// Prints one line on standard error; that nobody reads it is no reason to stop.
@@ -18,13 +19,7 @@ pub(crate) use say;
 
 /// Finds out whether the file behind `option` can be written, and leaves it as it is.
 pub(crate) fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
-    let existed = path.exists();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .and_then(|_| if existed { Ok(()) } else { fs::remove_file(path) })
-        .map_err(|error| unwritable(option, path, &error))
+    atomic::check_writable(path).map_err(|error| unwritable(option, path, &error))
 }
 
 /// Prints a table, and writes the figures where asked.

@@ -85,6 +85,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
          install the package `ffmpeg`"
     );
     ensure!(args.video.is_file(), "`{}` is not a video file", args.video.display());
+    if let Some(path) = &args.json {
+        // Before minutes of measuring.
+        dora_store::atomic::check_writable(path).with_context(|| cannot_write(path))?;
+    }
     crate::quiet::silence_ffmpeg(true);
     let (stop, signal) = stop_on_signals().context("cannot listen for Ctrl-C")?;
     let measured = measure(args, &stop);
@@ -96,9 +100,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&figures)? + "\n";
         dora_store::atomic::write_file(path, text.as_bytes())
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
+            .with_context(|| cannot_write(path))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "cannot write `{}`; give --json a file in a folder that exists and may be written",
+        path.display()
+    )
 }
 
 fn measure(args: &Args, stop: &AtomicBool) -> anyhow::Result<Figures> {

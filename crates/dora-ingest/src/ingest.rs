@@ -7,7 +7,7 @@ use crate::input::{Input, Means};
 use crate::intake::{Anchor, Intake};
 use crate::pipeline::{self, Decoded, End, Range};
 use crate::progress::Progress;
-use crate::report::{Gaps, clock_time, notes};
+use crate::report::{clock_time, notes};
 use crate::source::{Begin, Damage, Promise, Stamp};
 use crate::stills::Stills;
 use crate::thin::Thin;
@@ -77,7 +77,7 @@ pub fn ingest(
     };
     let (mut writer, resumed) = StoreWriter::create_or_resume(&folder, &header)?;
     let stored = writer.stored()?;
-    let (anchor, gaps) = kept(&stored)?;
+    let anchor = anchor(&stored)?;
     if let Some(anchor) = &anchor {
         let time = clock_time(anchor.pts_us as f64 * 1e-6);
         eprintln!("{name}: going on after {} frames, at {time}", resumed.frames);
@@ -114,7 +114,6 @@ pub fn ingest(
     let end_s = options.end_s.unwrap_or(f64::MAX).min(promise.duration_s.unwrap_or(f64::MAX));
     let start_s = options.start_s.unwrap_or(0.0);
     let mut intake = Intake {
-        gaps,
         clock: Clock::new(promise.interval_us),
         thin,
         last_step: anchor.as_ref().and_then(|anchor| Some(thin?.step(anchor.pts_us))),
@@ -137,7 +136,7 @@ pub fn ingest(
         decoded = finished.and(decoded);
     }
     intake.progress.finish();
-    let Intake { gaps, clock, stills, .. } = intake;
+    let Intake { clock, stills, .. } = intake;
     // Also after an error: the frames before it are good.
     let flushed = writer.flush();
     let decoded = decoded.map_err(|error| error.of(&input.path))?;
@@ -165,6 +164,7 @@ pub fn ingest(
     // Frames that nobody wants are not all decoded.
     let count = promise.frames.filter(|_| thin.is_none() && options.start_s.is_none());
     let promise = Promise { frames: count, ..promise };
+    let gaps = writer.stored()?.gaps()?;
     let notes = notes(&promise, &decoded, &gaps, stretches, clock.mended(), damage);
     let report = Report { expected_s: promise.duration_s, notes: notes.clone() };
     writer.finish(report)?;
@@ -190,19 +190,14 @@ pub fn stored_frames(
     Ok(Some(store.len()))
 }
 
-/// What earlier runs stored: the last frame, and the gaps between all.
-fn kept(store: &FrameStore) -> Result<(Option<Anchor>, Gaps), IngestError> {
-    let mut gaps = Gaps::default();
-    for frame in 0..store.len() {
-        gaps.see(store.pts_us(frame)?);
-    }
-    let Some(last) = store.len().checked_sub(1) else { return Ok((None, gaps)) };
-    let anchor = Anchor {
+/// The last frame that earlier runs stored.
+fn anchor(store: &FrameStore) -> Result<Option<Anchor>, IngestError> {
+    let Some(last) = store.len().checked_sub(1) else { return Ok(None) };
+    Ok(Some(Anchor {
         pts_us: store.pts_us(last)?,
         source_frame: store.source_frame(last)?,
         jpeg: store.jpeg(last)?.to_vec(),
-    };
-    Ok((Some(anchor), gaps))
+    }))
 }
 
 /// The number of the stored frame with exactly this time stamp.

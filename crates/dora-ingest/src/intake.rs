@@ -5,7 +5,6 @@ use crate::clock::Clock;
 use crate::encode::Encoded;
 use crate::error::IngestError;
 use crate::progress::Progress;
-use crate::report::Gaps;
 use crate::stills::{Shown, Stills};
 use crate::thin::Thin;
 use dora_store::StoreWriter;
@@ -22,7 +21,6 @@ pub(crate) struct Anchor {
 pub(crate) struct Intake<'a> {
     pub(crate) writer: &'a mut StoreWriter,
     pub(crate) progress: Progress,
-    pub(crate) gaps: Gaps,
     pub(crate) clock: Clock<(u64, Option<Encoded>)>,
     pub(crate) thin: Option<Thin>,
     /// The step of the last frame that `thin` took.
@@ -106,7 +104,6 @@ impl Intake<'_> {
             return Ok(());
         }
         self.writer.push(pts_us, number, &encoded.jpeg)?;
-        self.gaps.see(pts_us);
         self.progress.frame(pts_us);
         Ok(())
     }

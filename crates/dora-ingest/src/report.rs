@@ -3,66 +3,32 @@
 use crate::pipeline::{Decoded, End};
 use crate::source::{Damage, Promise};
 use crate::stills::Stretch;
+use dora_store::Gap;
 
 /// The most gaps that are listed one by one.
 const MOST_GAPS: usize = 10;
-/// Shorter pauses are no news.
-const SHORTEST_GAP_US: i64 = 500_000;
-
-/// Finds stretches without frames while the time stamps pass by.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Gaps {
-    first_us: Option<i64>,
-    last_us: i64,
-    frames: i64,
-    found: Vec<(i64, i64)>,
-    count: usize,
-}
-
-impl Gaps {
-    /// Takes the next stored frame's stamp.
-    pub(crate) fn see(&mut self, pts_us: i64) {
-        let first_us = *self.first_us.get_or_insert(pts_us);
-        let gap_us = pts_us.saturating_sub(self.last_us);
-        if self.frames > 1 && gap_us >= SHORTEST_GAP_US {
-            let mean_us = self.last_us.saturating_sub(first_us) / (self.frames - 1);
-            if gap_us > mean_us.saturating_mul(5) {
-                self.count += 1;
-                if self.found.len() < MOST_GAPS {
-                    self.found.push((self.last_us, pts_us));
-                }
-            }
-        }
-        self.last_us = pts_us;
-        self.frames += 1;
+/// Sentences about gaps, but for those where frames were left out.
+fn gap_notes(gaps: &[Gap], left_out: &[Stretch]) -> Vec<String> {
+    let is_left_out = |gap: &Gap| {
+        left_out.iter().any(|stretch| stretch.from_us < gap.to_us && gap.from_us < stretch.to_us)
+    };
+    let gaps: Vec<&Gap> = gaps.iter().filter(|gap| !is_left_out(gap)).collect();
+    let sentence = |gap: &&Gap| {
+        let at = clock_time(gap.from_us as f64 * 1e-6);
+        format!("{:.1} s without a frame at {at}", gap.length_s())
+    };
+    let mut notes: Vec<String> = gaps.iter().take(MOST_GAPS).map(sentence).collect();
+    if gaps.len() > MOST_GAPS {
+        notes.push(format!("{} more such gaps", gaps.len() - MOST_GAPS));
     }
-
-    /// Sentences about them, but for those where frames were left out.
-    fn notes(&self, left_out: &[Stretch]) -> Vec<String> {
-        let is_left_out = |&&(from_us, to_us): &&(i64, i64)| {
-            left_out.iter().any(|stretch| stretch.from_us < to_us && from_us < stretch.to_us)
-        };
-        let mut notes: Vec<String> = self
-            .found
-            .iter()
-            .filter(|gap| !is_left_out(gap))
-            .map(|&(from_us, to_us)| {
-                let gap_s = to_us.saturating_sub(from_us) as f64 * 1e-6;
-                format!("{gap_s:.1} s without a frame at {}", clock_time(from_us as f64 * 1e-6))
-            })
-            .collect();
-        if self.count > self.found.len() {
-            notes.push(format!("{} more such gaps", self.count - self.found.len()));
-        }
-        notes
-    }
+    notes
 }
 
 /// Everything worth saying about a finished ingest; empty when all was well.
 pub(crate) fn notes(
     promise: &Promise,
     decoded: &Decoded,
-    gaps: &Gaps,
+    gaps: &[Gap],
     left_out: &[Stretch],
     mended: u64,
     damage: Damage,
@@ -101,7 +67,7 @@ pub(crate) fn notes(
     if left_out.len() > MOST_GAPS {
         notes.push(format!("{} more such stretches", left_out.len() - MOST_GAPS));
     }
-    notes.extend(gaps.notes(left_out));
+    notes.extend(gap_notes(gaps, left_out));
     notes
 }
 
@@ -118,19 +84,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_are_found_against_the_usual_interval() {
-        let mut gaps = Gaps::default();
-        for frame in 0..100 {
-            gaps.see(frame * 33_333 + if frame > 60 { 2_000_000 } else { 0 });
-        }
-        assert_eq!(gaps.notes(&[]), ["2.0 s without a frame at 0:00:02.0"]);
-        // One image a second has no gaps.
-        let mut slow = Gaps::default();
-        (0..100).for_each(|frame| slow.see(frame * 1_000_000));
-        assert!(slow.notes(&[]).is_empty());
-        let mut torn = Gaps::default();
-        (0..100i64).for_each(|frame| torn.see(frame * 33_333 + frame / 6 * 900_000));
-        assert_eq!(torn.notes(&[]).len(), MOST_GAPS + 1);
+    fn gaps_are_listed_but_for_what_was_left_out() {
+        let gap =
+            |from_s: i64| Gap { from_us: from_s * 1_000_000, to_us: (from_s + 2) * 1_000_000 };
+        let gaps: Vec<Gap> = (0..12).map(|number| gap(number * 10)).collect();
+        let notes = gap_notes(&gaps, &[]);
+        assert_eq!((notes.len(), notes[1].as_str()), (11, "2.0 s without a frame at 0:00:10.0"));
+        assert_eq!(notes[10], "2 more such gaps");
+        let blank = Stretch { is_blank: true, from_us: 10_100_000, to_us: 12_000_000, frames: 50 };
+        assert_eq!(gap_notes(&gaps[..2], &[blank]), ["2.0 s without a frame at 0:00:00.0"]);
     }
 
     #[test]
@@ -145,10 +107,7 @@ mod tests {
             let last_us = (frames as i64 - 1) * 33_333;
             let last_frame = Some(frames - 1);
             let decoded = Decoded { end, last_frame, last_us, lost: 0, resized: 0 };
-            assert_eq!(
-                notes(promise, &decoded, &Gaps::default(), &[], 0, Damage::default()),
-                expected
-            );
+            assert_eq!(notes(promise, &decoded, &[], &[], 0, Damage::default()), expected);
         };
         check(&promise, 300, End::Source, &[]);
         check(&promise, 298, End::Source, &[]);

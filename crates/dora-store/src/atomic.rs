@@ -25,6 +25,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(parent(path))
 }
 
+/// Finds out whether a file can be written, before the work whose result it shall hold, and leaves what
+/// is there as it is.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    let existed = path.exists();
+    File::options().append(true).create(true).open(path)?;
+    if existed { Ok(()) } else { fs::remove_file(path) }
+}
+
 /// Gives the folder `from` the name `to`, which must not exist, once all its content is on disk.
 ///
 /// Write the files of a folder that must appear whole into [`temporary_name`]`(to)` first.
@@ -96,6 +104,18 @@ mod tests {
         write_file(&path, b"newer").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"newer");
         assert_eq!(names(folder.path()), ["state"]);
+    }
+
+    #[test]
+    fn asking_whether_a_file_can_be_written_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("figures.json");
+        check_writable(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "old").unwrap();
+        check_writable(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(check_writable(&folder.path().join("no/folder.json")).is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@
 pub mod atomic;
 mod error;
 mod format;
+mod gaps;
 mod reader;
 pub mod record;
 mod recover;
@@ -30,5 +31,6 @@ mod writer;
 
 pub use error::StoreError;
 pub use format::{Complete, Decoder, IngestOptions, Report, Source, StoreHeader};
+pub use gaps::Gap;
 pub use reader::FrameStore;
 pub use writer::{Resumed, StoreWriter};

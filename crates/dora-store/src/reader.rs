@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::format::{
     Complete, ENTRY_BYTES, Entry, IndexHeader, Layout, StoreHeader, lock, shard_name,
 };
+use crate::gaps::{self, Gap};
 use crate::record::{self, Flaw, Record, RecordError};
 use memmap2::Mmap;
 use std::fs::File;
@@ -131,6 +132,16 @@ impl FrameStore {
     /// The store's folder.
     pub fn folder(&self) -> &Path {
         &self.layout.folder
+    }
+
+    /// Stretches without frames. Reads every time stamp.
+    ///
+    /// # Errors
+    /// If a stamp is damaged.
+    pub fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
+        let stamps_us: Vec<i64> =
+            (0..self.frames).map(|frame| self.pts_us(frame)).collect::<Result<_, _>>()?;
+        Ok(gaps::between(&stamps_us))
     }
 
     /// Seconds from the first time stamp to the last.

@@ -6,7 +6,7 @@ mod sheet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dora_store::{Decoder, FrameStore, IngestOptions, Source};
+use dora_store::{Decoder, FrameStore, Gap, IngestOptions, Source};
 use serde::Serialize;
 
 use crate::bench::{clip_for, measure, shard_bytes};
@@ -18,8 +18,6 @@ use crate::output::{check_writable, say, tell};
 const LOADER_S: f64 = 2.0;
 /// The most gaps that are listed one by one.
 const MOST_GAPS: usize = 10;
-/// Shorter pauses are no news.
-const SHORTEST_GAP_US: i64 = 500_000;
 
 /// What to look at, and where the results go.
 #[derive(Debug)]
@@ -66,15 +64,21 @@ struct Times {
     /// By the shortest one.
     max_fps: f64,
     /// The first gaps; `gaps_in_all` is how many there are.
-    gaps: Vec<Gap>,
+    gaps: Vec<Pause>,
     gaps_in_all: usize,
 }
 
-/// At least half a second without a frame, and five usual intervals.
+/// A [`Gap`] in seconds.
 #[derive(Debug, PartialEq, Serialize)]
-struct Gap {
+struct Pause {
     at_s: f64,
     length_s: f64,
+}
+
+impl Pause {
+    fn of(gap: &Gap) -> Self {
+        Self { at_s: gap.from_us as f64 * 1e-6, length_s: gap.length_s() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +101,7 @@ pub fn inspect(what: &Inspect) -> anyhow::Result<()> {
         check_writable("--json", json)?;
     }
     let stamps_us = (0..store.len()).map(|frame| store.pts_us(frame));
-    let times = Times::new(stamps_us)?;
+    let times = Times::new(stamps_us, &store.gaps()?)?;
     let mut figures = Figures {
         store: store.folder().display().to_string(),
         complete: store.is_complete(),
@@ -131,7 +135,7 @@ pub fn inspect(what: &Inspect) -> anyhow::Result<()> {
 
 impl Times {
     /// From the time stamps in order, in microseconds.
-    fn new<E>(stamps_us: impl Iterator<Item = Result<i64, E>>) -> Result<Self, E> {
+    fn new<E>(stamps_us: impl Iterator<Item = Result<i64, E>>, gaps: &[Gap]) -> Result<Self, E> {
         let stamps_us = stamps_us.collect::<Result<Vec<_>, _>>()?;
         let (Some(&first_us), Some(&last_us)) = (stamps_us.first(), stamps_us.last()) else {
             return Ok(Self::default());
@@ -139,20 +143,6 @@ impl Times {
         let intervals = || stamps_us.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         let duration_s = last_us.saturating_sub(first_us) as f64 * 1e-6;
         let fps = |interval_us: Option<i64>| interval_us.map_or(0.0, |us| 1e6 / us as f64);
-        // The middle one: gaps must not hide themselves.
-        let mut sorted: Vec<_> = intervals().collect();
-        let usual_us = match sorted.len() {
-            0 => 0,
-            many => *sorted.select_nth_unstable(many / 2).1,
-        };
-        let least_us = SHORTEST_GAP_US.max(usual_us.saturating_mul(5));
-        let gaps = || {
-            stamps_us
-                .iter()
-                .zip(intervals())
-                .filter(|(_, us)| *us >= least_us)
-                .map(|(at, us)| Gap { at_s: *at as f64 * 1e-6, length_s: us as f64 * 1e-6 })
-        };
         Ok(Self {
             start_s: first_us as f64 * 1e-6,
             duration_s,
@@ -163,8 +153,8 @@ impl Times {
             },
             min_fps: fps(intervals().max()),
             max_fps: fps(intervals().min()),
-            gaps: gaps().take(MOST_GAPS).collect(),
-            gaps_in_all: gaps().count(),
+            gaps: gaps.iter().take(MOST_GAPS).map(Pause::of).collect(),
+            gaps_in_all: gaps.len(),
         })
     }
 }
@@ -228,7 +218,7 @@ impl Figures {
         if gaps.is_empty() {
             table.push(("gaps", "none".to_owned()));
         }
-        for Gap { at_s, length_s } in gaps {
+        for Pause { at_s, length_s } in gaps {
             table.push(("gap", format!("{length_s:.1} s at {}", clock(*at_s))));
         }
         if *gaps_in_all > gaps.len() {

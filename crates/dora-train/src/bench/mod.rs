@@ -8,12 +8,13 @@ mod report;
 mod setting;
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow};
+use dora_store::atomic;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -61,7 +62,7 @@ pub struct RecipeChoice {
 /// The file cannot be written, which is found out first; the machine cannot do what a setting asks.
 pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
     if let Some(path) = &bench.json {
-        check_writable(path)?;
+        atomic::check_writable(path).map_err(|error| unwritable(path, error))?;
     }
     let recipes = [&bench.base].into_iter().chain(bench.compared.iter().map(|(recipe, _)| recipe));
     let mut settings = recipes.map(Setting::new).collect::<anyhow::Result<Vec<_>>>()?;
@@ -147,17 +148,6 @@ pub fn split_overrides(text: &str) -> Vec<String> {
         }
     }
     overrides
-}
-
-/// Finds out whether a file can be written, and leaves it as it is.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let existed = path.exists();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .and_then(|_| if existed { Ok(()) } else { fs::remove_file(path) })
-        .map_err(|error| unwritable(path, error))
 }
 
 fn tell(table: &str, figures: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {

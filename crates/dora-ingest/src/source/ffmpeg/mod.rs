@@ -83,11 +83,11 @@ impl FfmpegVideo {
         let hwaccel = hwaccel.map(str::to_owned);
         // As many as there is memory for: side by side, or as threads of one.
         let threads = if hwaccel.is_some() { 1 } else { track.threads(cores()) };
-        let decoders = match track.has_index {
-            true => spans::decoders(path, &track, threads)?,
-            false => 1,
+        let decoders = if threads > 1 && track.has_index {
+            spans::decoders(path, &track, threads)?
+        } else {
+            1
         };
-        let decoders = if hwaccel.is_some() { 1 } else { decoders };
         Ok(Self { path: path.to_owned(), hwaccel, track, threads, decoders })
     }
 
