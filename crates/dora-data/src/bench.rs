@@ -20,7 +20,7 @@ use crate::augment::{ViewKeys, ViewSpec, views};
 use crate::crop::CropSpec;
 use crate::decode::DecodeError;
 use crate::loader::{LoaderSpec, Worker};
-use crate::output::{check_writable, say, tell};
+use crate::output::{check_writable, tell};
 use crate::sampler::{ClipSpec, Sampler, Share};
 
 /// Clips that are measured at a time, for each thread.

@@ -7,6 +7,15 @@
 
 #![allow(non_snake_case)] // shape suffixes: `frames_BTCHW`
 
+/// Prints one line on standard error; that nobody reads it is no reason to stop.
+#[macro_export]
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($part)*);
+    }};
+}
+
 pub mod augment;
 pub mod bench;
 pub mod crop;
@@ -14,7 +23,7 @@ pub mod decode;
 pub mod inspect;
 pub mod jpeg_part;
 pub mod loader;
-mod output;
+pub mod output;
 pub mod permutation;
 mod planes;
 pub mod rng;

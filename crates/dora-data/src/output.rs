@@ -8,22 +8,13 @@ use anyhow::{Context, anyhow};
 use dora_store::atomic;
 use serde::Serialize;
 
-/// Prints one line on standard error; that nobody reads it is no reason to stop.
-macro_rules! say {
-    ($($part:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), $($part)*);
-    }};
-}
-pub(crate) use say;
-
 /// Finds out whether the file behind `option` can be written, and leaves it as it is.
-pub(crate) fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
+pub fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
     atomic::check_writable(path).map_err(|error| unwritable(option, path, &error))
 }
 
 /// Prints a table, and writes the figures where asked.
-pub(crate) fn tell(
+pub fn tell(
     table: &[(&str, String)],
     figures: &impl Serialize,
     json: Option<&Path>,
@@ -40,11 +31,7 @@ pub(crate) fn tell(
 }
 
 /// The error for a file that cannot be written.
-pub(crate) fn unwritable(
-    option: &str,
-    path: &Path,
-    error: &dyn std::fmt::Display,
-) -> anyhow::Error {
+pub fn unwritable(option: &str, path: &Path, error: &dyn std::fmt::Display) -> anyhow::Error {
     anyhow!(
         "cannot write `{}`: {error}; give {option} a file in a folder that exists and may be written",
         path.display()

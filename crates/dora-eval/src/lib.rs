@@ -1,4 +1,13 @@
-//! Looking at an encoder: pictures of what it tracks.
+//! Judging an encoder by the field's protocols, and looking at what it sees.
+//!
+//! Shapes are spelt in names: `N` images or samples, `C` channels or classes, `H` and `W` rows and
+//! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
+pub mod encoder;
+pub mod features;
+pub mod image_folder;
+pub mod images;
+pub mod knn;
 pub mod pictures;
+pub mod progress;

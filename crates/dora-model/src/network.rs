@@ -28,7 +28,7 @@ pub struct Network {
 impl Network {
     /// Fresh parameters for a configuration: float32 on the CPU.
     pub fn init(config: &NetworkConfig, rng: &mut impl Rng) -> StateDict {
-        let backbone = StateDict::init(config.vit.parameter_shapes(), rng);
+        let backbone = Vit::init(&config.vit, rng);
         let head = StateDict::init(config.head.parameter_shapes(), rng);
         backbone.with_prefix("backbone.").merge(head.with_prefix("head."))
     }

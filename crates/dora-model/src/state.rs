@@ -35,6 +35,16 @@ pub enum StateError {
         /// Shape of the model.
         expected: Vec<i64>,
     },
+    /// A tensor has a shape that no such model gives it.
+    #[error("the tensor `{name}` has the shape {found:?}, and a ViT has {why} there")]
+    Unfit {
+        /// Name of the tensor.
+        name: String,
+        /// Shape in the file.
+        found: Vec<i64>,
+        /// What a model has there.
+        why: &'static str,
+    },
 }
 
 impl StateError {

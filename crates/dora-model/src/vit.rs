@@ -6,6 +6,10 @@ use tch::{Device, Tensor};
 
 use crate::{StateDict, StateError, state::ParameterShape};
 
+/// Width of an attention head in every ViT of this family.
+const HEAD_WIDTH: i64 = 64;
+const NORM_EPS: f64 = 1e-6;
+
 /// Sizes of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VitConfig {
@@ -89,6 +93,11 @@ struct LayerNorm {
 }
 
 impl Vit {
+    /// Fresh parameters for a configuration: float32 on the CPU.
+    pub fn init(config: &VitConfig, rng: &mut impl Rng) -> StateDict {
+        StateDict::init(config.parameter_shapes(), rng)
+    }
+
     /// An encoder over the tensors of a state dict, whose storage it shares.
     pub fn from_state(config: &VitConfig, state: &StateDict) -> Result<Self, StateError> {
         state.check_shapes(&config.parameter_shapes())?;
@@ -248,6 +257,54 @@ impl Vit {
 }
 
 impl VitConfig {
+    /// The sizes of ViT-Ti, S and B (3, 6 and 12 heads of 64) for images of 224 px.
+    pub fn standard(heads: i64, patch_px: i64) -> Self {
+        let width = HEAD_WIDTH * heads;
+        Self { patch_px, width, depth: 12, heads, mlp_ratio: 4, image_px: 224, norm_eps: NORM_EPS }
+    }
+
+    /// The sizes that parameters have. Heads are those of every ViT of this family: of width 64.
+    ///
+    /// # Errors
+    /// If a tensor that every ViT has is missing or of a shape that none has.
+    pub fn infer(state: &StateDict) -> Result<Self, StateError> {
+        let unfit = |name: &str, found: &[i64], why: &'static str| StateError::Unfit {
+            name: name.to_owned(),
+            found: found.to_vec(),
+            why,
+        };
+        let name = "patch_embed.proj.weight";
+        let found = state.get(name)?.size();
+        let &[width, 3, patch_px, columns] = found.as_slice() else {
+            return Err(unfit(name, &found, "[width, 3, patch, patch]"));
+        };
+        if patch_px != columns || patch_px == 0 {
+            return Err(unfit(name, &found, "[width, 3, patch, patch]"));
+        }
+        if width == 0 || width % HEAD_WIDTH != 0 {
+            return Err(unfit(name, &found, "a width of whole heads of 64"));
+        }
+        let name = "pos_embed";
+        let found = state.get(name)?.size();
+        let side = match found.as_slice() {
+            &[1, tokens, d] if d == width && tokens > 1 => ((tokens - 1) as f64).sqrt() as i64,
+            _ => 0,
+        };
+        if side == 0 || found[1] != side * side + 1 {
+            return Err(unfit(name, &found, "[1, 1 + side * side, width]"));
+        }
+        let name = "blocks.0.mlp.fc1.weight";
+        let found = state.get(name)?.size();
+        let mlp_ratio = match found.as_slice() {
+            &[hidden, d] if d == width && hidden % width == 0 => hidden / width,
+            _ => return Err(unfit(name, &found, "[mlp_ratio * width, width]")),
+        };
+        let has_block = |index: i64| state.get(&format!("blocks.{index}.norm1.weight")).is_ok();
+        let depth = (0..).take_while(|&index| has_block(index)).count() as i64;
+        let (heads, image_px) = (width / HEAD_WIDTH, side * patch_px);
+        Ok(Self { patch_px, width, depth, heads, mlp_ratio, image_px, norm_eps: NORM_EPS })
+    }
+
     /// Patches on a side of the image that the position embedding is learned for.
     pub fn grid_side(&self) -> i64 {
         self.image_px / self.patch_px

@@ -1,15 +1,6 @@
 //! Training: recipe, engine, optimiser, checkpoints and meters.
 #![allow(non_snake_case)]
 
-/// Prints one line on standard error; that nobody reads it any more is no reason to lose a run.
-#[macro_export]
-macro_rules! say {
-    ($($part:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), $($part)*);
-    }};
-}
-
 pub mod alarm;
 pub mod bench;
 pub mod checkpoint;

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+use dora_data::say;
 use dora_train::{
     bench::bench_step,
     dry_run, guard,
@@ -17,7 +18,6 @@ use dora_train::{
     recipe::Recipe,
     run::{self, Ended},
     run_folder::put_aside,
-    say,
     world::{Lost, World},
 };
 use signal_hook::consts::SIGUSR1;

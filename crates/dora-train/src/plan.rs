@@ -14,9 +14,6 @@ use crate::{
     world::World,
 };
 
-const NORM_EPS: f64 = 1e-6;
-const MLP_RATIO: i64 = 4;
-
 /// Why a recipe cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -99,13 +96,8 @@ fn cpu_multiplies_bfloat16() -> bool {
 pub fn network_config(recipe: &Recipe) -> NetworkConfig {
     let model = &recipe.model;
     let vit = VitConfig {
-        patch_px: model.patch_px,
-        width: model.arch.width(),
-        depth: 12,
-        heads: model.arch.heads(),
-        mlp_ratio: MLP_RATIO,
         image_px: model.image_px,
-        norm_eps: NORM_EPS,
+        ..VitConfig::standard(model.arch.heads(), model.patch_px)
     };
     let head = HeadConfig {
         in_dim: vit.width,

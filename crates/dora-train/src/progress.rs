@@ -1,5 +1,6 @@
 //! What the user sees while a run goes on: a bar on a terminal, a line now and then elsewhere.
 
+use dora_data::say;
 use std::{
     io::IsTerminal,
     time::{Duration, Instant},

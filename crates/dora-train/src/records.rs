@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use dora_data::{
     augment::{ViewKeys, plain_global_views},
     loader::ClipBatch,
+    say,
 };
 use dora_eval::pictures::track_strip;
 use tch::Device;

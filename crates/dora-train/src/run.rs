@@ -12,6 +12,7 @@ use dora_data::{
     loader::{ClipBatch, Loader, LoaderSpec},
     rng::stream,
     sampler::Sampler,
+    say,
 };
 use dora_model::{Network, StateDict};
 use dora_store::FrameStore;

@@ -1,5 +1,6 @@
 //! The folder of a run: one process writes to it at a time.
 
+use dora_data::say;
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},

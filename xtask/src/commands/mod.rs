@@ -4,6 +4,7 @@ mod analyze;
 mod bench;
 mod ci;
 mod download_wt;
+mod eval;
 mod ingest;
 mod inspect;
 mod test;
@@ -25,6 +26,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     ingest::TOY_WALK,
     inspect::COMMAND,
     analyze::COMMAND,
+    eval::knn::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::bench::{clip_for, measure, shard_bytes};
 use crate::crop::CropBox;
 use crate::jpeg_part;
-use crate::output::{check_writable, say, tell};
+use crate::output::{check_writable, tell};
 
 /// How long the loader is measured.
 const LOADER_S: f64 = 2.0;

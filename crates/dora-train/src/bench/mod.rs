@@ -7,6 +7,7 @@ mod matrix;
 mod report;
 mod setting;
 
+use dora_data::say;
 use std::{
     fs,
     io::{self, Write},

@@ -1,0 +1,239 @@
+//! The encoder to judge: from a run, a checkpoint, a file of weights, or at random.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use dora_data::rng::stream;
+use dora_model::{StateDict, StateError, Vit, VitConfig};
+use md5::{Digest, Md5};
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// Which encoder, as a user says it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EncoderArgs {
+    /// A run's folder (its newest checkpoint), a checkpoint's folder, or a file of weights
+    #[arg(long, value_name = "PATH", required_unless_present = "random_init")]
+    pub checkpoint: Option<PathBuf>,
+    /// The network of a checkpoint that has both
+    #[arg(long, value_enum, default_value_t = CheckpointKey::Teacher)]
+    pub checkpoint_key: CheckpointKey,
+    /// Judge the encoder as it was before any training: of the checkpoint's sizes, or of --arch
+    #[arg(long)]
+    pub random_init: bool,
+    /// Sizes for --random-init without a checkpoint
+    #[arg(long, value_enum, default_value_t = Arch::VitSmall)]
+    pub arch: Arch,
+    /// Side of a patch for --random-init without a checkpoint
+    #[arg(long, value_name = "PX", default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..=64))]
+    pub patch: i64,
+    /// Seed of --random-init
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    pub device: DeviceName,
+}
+
+/// The network of a checkpoint to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CheckpointKey {
+    /// The moving average: the encoder that one uses.
+    Teacher,
+    /// The network that gradients train.
+    Student,
+}
+
+/// Sizes of an encoder by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Arch {
+    /// Width 192, 3 heads.
+    VitTiny,
+    /// Width 384, 6 heads.
+    VitSmall,
+    /// Width 768, 12 heads.
+    VitBase,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceName {
+    /// The GPU when there is one.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU.
+    Cuda,
+}
+
+/// Why there is no encoder to judge.
+#[derive(Debug, thiserror::Error)]
+pub enum EncoderError {
+    /// Nothing at the path can be read as an encoder.
+    #[error("{} is no encoder: {reason}", path.display())]
+    Layout {
+        /// What was given.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// The weights cannot be read or do not make an encoder.
+    #[error("{} is no encoder", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: StateError,
+    },
+    /// A GPU was asked for where libtorch sees none.
+    #[error(
+        "--device cuda, but libtorch finds no CUDA device here: run `cargo xtask doctor`, or leave --device out"
+    )]
+    NoCuda,
+}
+
+/// An encoder with everything that a protocol asks of it.
+#[derive(Debug)]
+pub struct Encoder {
+    /// The network, in float32, without gradients.
+    pub vit: Vit,
+    /// Its sizes.
+    pub config: VitConfig,
+    /// Its parameters under timm's names; storage is shared with the network.
+    pub state: StateDict,
+    /// Where it computes.
+    pub device: Device,
+    /// What tables and pictures call it.
+    pub name: String,
+    /// MD5 of names, shapes and values of its parameters: what caches of its features are named by.
+    pub digest: String,
+}
+
+impl Encoder {
+    /// Finds, reads and checks the encoder that the user means.
+    pub fn load(args: &EncoderArgs) -> Result<Self, EncoderError> {
+        let device = args.device.find()?;
+        let (mut name, mut state, config) = match &args.checkpoint {
+            Some(path) => read(path, args.checkpoint_key)?,
+            None => {
+                let config = args.arch.config(args.patch);
+                (args.arch.name().to_owned(), StateDict::default(), config)
+            }
+        };
+        if args.random_init {
+            name = format!("random initialisation of {name} (seed {})", args.seed);
+            state = Vit::init(&config, &mut stream(args.seed, "random init", &[]));
+        }
+        Self::new(name, &state, config, device)
+    }
+
+    /// An encoder over a copy of parameters.
+    pub fn new(
+        name: String,
+        state: &StateDict,
+        config: VitConfig,
+        device: Device,
+    ) -> Result<Self, EncoderError> {
+        let digest = digest(state);
+        let state = state.copy_to(device, Kind::Float, false);
+        let vit = Vit::from_state(&config, &state)
+            .map_err(|source| EncoderError::Weights { path: PathBuf::from(&name), source })?;
+        Ok(Self { vit, config, state, device, name, digest })
+    }
+}
+
+impl CheckpointKey {
+    /// The word for it in files and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+        }
+    }
+}
+
+impl Arch {
+    fn name(self) -> &'static str {
+        match self {
+            Self::VitTiny => "vit_tiny",
+            Self::VitSmall => "vit_small",
+            Self::VitBase => "vit_base",
+        }
+    }
+
+    fn config(self, patch_px: i64) -> VitConfig {
+        let heads = match self {
+            Self::VitTiny => 3,
+            Self::VitSmall => 6,
+            Self::VitBase => 12,
+        };
+        VitConfig::standard(heads, patch_px)
+    }
+}
+
+impl DeviceName {
+    /// The device that is meant on this machine.
+    pub fn find(self) -> Result<Device, EncoderError> {
+        let has_cuda = || torch_ext::load_cuda() && Cuda::is_available();
+        match self {
+            Self::Auto | Self::Cuda if has_cuda() => Ok(Device::Cuda(0)),
+            Self::Auto | Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Err(EncoderError::NoCuda),
+        }
+    }
+}
+
+/// Name, parameters and sizes of the encoder at `path`.
+fn read(path: &Path, key: CheckpointKey) -> Result<(String, StateDict, VitConfig), EncoderError> {
+    let file = weights_file(path, key)?;
+    let failed = |source| EncoderError::Weights { path: file.clone(), source };
+    let state = StateDict::read(&file).map_err(failed)?;
+    let backbone = state.strip_prefix("backbone.");
+    let state = if backbone.numel() > 0 { backbone } else { state };
+    let config = VitConfig::infer(&state).map_err(failed)?;
+    Ok((file.display().to_string(), state, config))
+}
+
+/// The file of weights that a path means.
+fn weights_file(path: &Path, key: CheckpointKey) -> Result<PathBuf, EncoderError> {
+    let wrong = |reason: String| EncoderError::Layout { path: path.into(), reason };
+    if !path.exists() {
+        return Err(wrong("it does not exist".into()));
+    }
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    let name = format!("{}.safetensors", key.as_str());
+    let direct = path.join(&name);
+    if direct.is_file() {
+        return Ok(direct);
+    }
+    let checkpoints = path.join("checkpoints");
+    let folder = if checkpoints.is_dir() { checkpoints.as_path() } else { path };
+    let steps = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let step: u64 = entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
+        let file = entry.path().join(&name);
+        file.is_file().then_some((step, file))
+    });
+    steps.max().map(|(_, file)| file).ok_or_else(|| {
+        wrong(format!(
+            "expected {name} or checkpoints/step-N/{name} in it; give a run's folder, one of its \
+             checkpoints, or a file"
+        ))
+    })
+}
+
+fn digest(state: &StateDict) -> String {
+    let mut md5 = Md5::new();
+    for (name, tensor) in state.iter() {
+        md5.update(format!("{name} {:?}\n", tensor.size()));
+        let values: Tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let values = Vec::<f32>::try_from(values.flatten(0, -1)).unwrap_or_default();
+        for value in values {
+            md5.update(value.to_le_bytes());
+        }
+    }
+    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

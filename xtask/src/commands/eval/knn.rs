@@ -1,0 +1,42 @@
+//! `eval-knn`: nearest neighbours on a folder of images.
+
+use super::{check_encoder, check_exists, encoder_options, start};
+use crate::{
+    args::{Args, CommandSpec, Value, option},
+    checkout::Checkout,
+    process::{self, fixable},
+};
+
+pub(crate) const COMMAND: CommandSpec = CommandSpec {
+    name: "eval-knn",
+    about: "Judges an encoder by nearest neighbours on a folder of images",
+    options: encoder_options![
+        option(
+            "data",
+            Value::Text("DIR"),
+            "folder with train/CLASS/IMAGE and val/CLASS/IMAGE, JPEG or PNG",
+        ),
+        option("k", Value::Text("N,..."), "numbers of neighbours (default: 10,20,100,200)"),
+        option(
+            "image-px",
+            Value::Count("PX"),
+            "side of the square that the encoder sees (default: 224)",
+        ),
+        option("json", Value::Text("FILE"), "write the figures to a file, too"),
+    ],
+    operands: "",
+    rest: "",
+    notes: "example: cargo xtask eval-knn --checkpoint data/runs/toy --data imagenette",
+    run,
+};
+
+fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    check_encoder(&COMMAND, args)?;
+    let Some(data) = args.value("data") else {
+        return Err(fixable(
+            "`cargo xtask eval-knn` needs --data: a folder with train/CLASS/IMAGE and val/CLASS/IMAGE",
+        ));
+    };
+    check_exists(data, "a folder with train/CLASS/IMAGE and val/CLASS/IMAGE")?;
+    process::run(&mut start(checkout, &COMMAND, "knn", args)?)
+}

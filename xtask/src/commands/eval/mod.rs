@@ -1,0 +1,86 @@
+//! The commands that judge an encoder: each checks its words and starts `dora-eval`.
+
+pub(super) mod knn;
+
+use std::{ffi::OsStr, path::Path, process::Command};
+
+use crate::{
+    args::{Args, CommandSpec, OptionSpec},
+    checkout::Checkout,
+    process::fixable,
+};
+
+/// Which encoder: options of every command here, then its own.
+macro_rules! encoder_options {
+    ($($own:expr),* $(,)?) => {
+        &[
+            $crate::args::option(
+                "checkpoint",
+                $crate::args::Value::Text("PATH"),
+                "a run's folder (its newest checkpoint), a checkpoint's folder, or a\nfile of weights",
+            ),
+            $crate::args::option(
+                "checkpoint-key",
+                $crate::args::Value::Text("KEY"),
+                "teacher or student, where there are both (default: teacher)",
+            ),
+            $crate::args::flag(
+                "random-init",
+                "judge the encoder before any training: of the checkpoint's sizes, or\nof --arch",
+            ),
+            $crate::args::option(
+                "arch",
+                $crate::args::Value::Text("ARCH"),
+                "vit_tiny, vit_small or vit_base, for --random-init without a\ncheckpoint (default: vit_small)",
+            ),
+            $crate::args::option(
+                "patch",
+                $crate::args::Value::Count("PX"),
+                "side of a patch, likewise (default: 16)",
+            ),
+            $crate::args::option("seed", $crate::args::Value::Count("N"), "seed of --random-init (default: 0)"),
+            $crate::args::option(
+                "device",
+                $crate::args::Value::Text("D"),
+                "auto, cpu or cuda (default: auto, the GPU when there is one)",
+            ),
+            $($own),*
+        ]
+    };
+}
+pub(super) use encoder_options;
+
+/// Refuses what is missing before anything is built.
+fn check_encoder(command: &CommandSpec, args: &Args) -> anyhow::Result<()> {
+    match args.value("checkpoint") {
+        Some(path) => check_exists(path, "a run's folder, a checkpoint or a file of weights"),
+        None if args.has("random-init") => Ok(()),
+        None => Err(fixable(format!(
+            "`cargo xtask {0}` needs an encoder: name a run's folder or a file of weights with \
+             --checkpoint, or judge an untrained one with --random-init",
+            command.name
+        ))),
+    }
+}
+
+/// Refuses a path that does not exist; `what` is what was to be given.
+fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
+    if Path::new(path).exists() {
+        return Ok(());
+    }
+    Err(fixable(format!("`{}` does not exist; give {what}", path.to_string_lossy())))
+}
+
+/// `dora-eval SUBCOMMAND` with every option of `command` that was given, built first.
+fn start(
+    checkout: &Checkout,
+    command: &CommandSpec,
+    subcommand: &str,
+    args: &Args,
+) -> anyhow::Result<Command> {
+    super::build(checkout)?;
+    let mut program = checkout.program("dora-eval")?;
+    let names: Vec<&str> = command.options.iter().map(|option: &OptionSpec| option.name).collect();
+    program.arg(subcommand).args(args.forward(&names));
+    Ok(program)
+}
