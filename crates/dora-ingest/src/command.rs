@@ -35,7 +35,7 @@ pub struct Args {
     /// Leave out what comes at or after, in seconds or as h:mm:ss
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub end: Option<f64>,
-    /// Images only: how many of them are a second
+    /// How many images are a second; videos beside them keep their own times
     #[arg(long, value_name = "F", value_parser = parse_fps)]
     pub fps: Option<f64>,
     /// Store so many frames a second, not all of them; frames that nothing refers to are then not decoded
@@ -92,10 +92,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             DecoderName::Opencv => Decoder::OpenCv,
         },
     };
+    // Videos among images keep their own times; where there are only videos, a rate is a mistake.
+    let has_images = inputs.iter().any(Input::is_images);
+    let options_of = |input: &Input| IngestOptions {
+        images_fps: options.images_fps.filter(|_| input.is_images() || !has_images),
+        ..options.clone()
+    };
     let means = Means { hwaccel: args.hwaccel.clone() };
     quiet::silence_ffmpeg(!args.verbose);
     // A start anew takes a moment, which most runs can save.
-    let stored = |input| matches!(stored_frames(input, &options, &args.stores), Ok(Some(_)));
+    let stored = |input: &Input| {
+        matches!(stored_frames(input, &options_of(input), &args.stores), Ok(Some(_)))
+    };
     let by_opencv = |input: &&Input| options.decoder == Decoder::OpenCv || input.is_images();
     if !args.verbose && !inputs.iter().filter(by_opencv).all(stored) {
         quiet::restart_silenced();
@@ -107,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for input in &inputs {
         let name = input.path.display();
-        let folder = match ingest(input, &options, &means, &args.stores, &stop) {
+        let folder = match ingest(input, &options_of(input), &means, &args.stores, &stop) {
             Ok(Outcome::NothingToDo { folder, frames }) => {
                 eprintln!("{name}: nothing to do, its {frames} frames are stored");
                 folder

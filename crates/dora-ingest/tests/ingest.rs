@@ -322,6 +322,18 @@ fn images_of_a_folder_or_a_list_are_a_video() {
     assert!((look(&store, 0).0 - background(7)).abs() < 2.5);
     assert!((look(&store, 1).0 - background(3)).abs() < 2.5);
 
+    // A video beside images keeps its own times.
+    let path = folder.path().join("walk.mp4");
+    video(&path, 50, 80, 64);
+    let alone = content(&store_of(&ingest(&folder.path().join("alone"), &path, &NONE)));
+    let stores = folder.path().join("mixed");
+    let output = command(&stores, &[&list, &path]).args(["--fps", "1"]).output().unwrap();
+    let printed = String::from_utf8(output.stdout.clone()).unwrap();
+    let folders: Vec<&Path> = printed.lines().map(Path::new).collect();
+    assert_eq!(folders.len(), 2, "{}", stderr(&output));
+    assert_eq!(FrameStore::open(folders[0]).unwrap().pts_us(1).unwrap(), 1_000_000);
+    assert_eq!(content(folders[1]), alone);
+
     imwrite(name(3).to_str().unwrap(), &picture(3, 64, 64), &Vector::new()).unwrap();
     check_bad(&list, &["--fps", "1"], "is 64x64 where the images before are 80x64");
     fs::write(name(3), "no picture").unwrap();
