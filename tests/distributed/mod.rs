@@ -176,7 +176,14 @@ fn train(world: &World, reduction: &str, batches: usize) {
         }
         let output = engine.update(&scheduled(step)).unwrap();
         let loss = output.loss;
-        let figures = [loss.total, loss.global, loss.local, loss.teacher_entropy, loss.kl];
+        let figures = [
+            loss.total,
+            loss.global,
+            loss.local,
+            loss.teacher_entropy,
+            loss.kl,
+            output.teacher_mean_entropy,
+        ];
         end.insert(format!("figures.{step}"), Tensor::stack(&figures, 0));
         end.insert(format!("grad_norms.{step}"), output.grad_norms);
     }

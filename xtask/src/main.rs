@@ -9,6 +9,7 @@ mod args;
 mod checkout;
 mod commands;
 mod doctor;
+mod jobs;
 mod launch;
 mod process;
 mod setup;

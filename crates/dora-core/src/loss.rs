@@ -38,6 +38,11 @@ pub fn teacher_probs(logits: &Tensor, center: &Tensor, temp: f64) -> Tensor {
     ((logits - center) / temp).softmax(-1, None::<Kind>)
 }
 
+/// The entropy of answers over their last dimension.
+pub fn entropy(probs: &Tensor) -> Tensor {
+    -(probs * probs.clamp_min(1e-30).log()).sum_dim_intlist([-1].as_slice(), false, None::<Kind>)
+}
+
 /// The loss of a batch.
 ///
 /// * `probs_VBTD`: the teacher's answers for the global views, from [`teacher_probs`];
@@ -106,8 +111,4 @@ fn released_total(global_VBTK: &Tensor, local_BTL: &Tensor) -> Tensor {
 /// logits, are ever made. Returns `[..., M]`.
 fn cross_entropy(probs: &Tensor, logits: &Tensor) -> Tensor {
     logits.logsumexp([-1].as_slice(), false) - logits.matmul(&probs.unsqueeze(-1)).squeeze_dim(-1)
-}
-
-fn entropy(probs: &Tensor) -> Tensor {
-    -(probs * probs.clamp_min(1e-30).log()).sum_dim_intlist([-1].as_slice(), false, None::<Kind>)
 }

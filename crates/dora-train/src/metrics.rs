@@ -26,6 +26,9 @@ pub struct StepMetrics {
     pub loss_local: f64,
     /// Mean entropy of the teacher's answers; at most ln(out_dim).
     pub teacher_entropy: f64,
+    /// Entropy of the teacher's mean answer over a step. What it exceeds `teacher_entropy` by is what
+    /// an answer tells of its image: 0 where all images are answered alike, however sharply.
+    pub teacher_mean_entropy: f64,
     /// Mean divergence from teacher to student over the global part.
     pub kl: f64,
     /// L2 norm of the centre.
@@ -35,6 +38,8 @@ pub struct StepMetrics {
     pub grad_norm: Option<f64>,
     /// Share of a frame that each object covers, in the order of the drawn heads.
     pub mask_area: Vec<f64>,
+    /// Mean intersection over union of two objects' masks in a frame: 1 where all are the same.
+    pub mask_iou: f64,
     /// Share of masks without a patch.
     pub empty_masks: f64,
     /// Learning rate.
@@ -80,10 +85,12 @@ impl StepMetrics {
                 .map(|scalar| scalar.to_kind(Kind::Double))
                 .into();
         scalars.push(engine.center().norm().to_kind(Kind::Double));
+        scalars.push(output.teacher_mean_entropy.to_kind(Kind::Double));
         if !output.tracks_V.is_empty() {
             let masks: Vec<&Tensor> = output.tracks_V.iter().map(|t| &t.masks_BTKN).collect();
             let masks_VBTKN = Tensor::stack(&masks, 0).to_kind(Kind::Double);
             let area_VBTK = masks_VBTKN.mean_dim([-1].as_slice(), false, None::<Kind>);
+            scalars.push(mean_iou(&masks_VBTKN));
             scalars.push(area_VBTK.eq(0.0).to_kind(Kind::Double).mean(None));
             let area_K = area_VBTK.mean_dim([0, 1, 2].as_slice(), false, None::<Kind>);
             scalars.extend((0..area_K.size()[0]).map(|object| area_K.get(object)));
@@ -100,8 +107,10 @@ impl StepMetrics {
             kl: value(4),
             grad_norm: output.is_taken.then(|| value(5)),
             center_norm: value(6),
-            empty_masks: values.get(7).copied().unwrap_or(0.0),
-            mask_area: values.get(8..).unwrap_or_default().to_vec(),
+            teacher_mean_entropy: value(7),
+            mask_iou: values.get(8).copied().unwrap_or(0.0),
+            empty_masks: values.get(9).copied().unwrap_or(0.0),
+            mask_area: values.get(10..).unwrap_or_default().to_vec(),
             lr: scheduled.lr,
             weight_decay: scheduled.weight_decay,
             momentum: scheduled.momentum,
@@ -111,6 +120,17 @@ impl StepMetrics {
             data_s: timing.data_s,
         }
     }
+}
+
+/// Mean over pairs of different objects of the masks' intersection over union; 0 for one object.
+fn mean_iou(masks_VBTKN: &Tensor) -> Tensor {
+    let objects = masks_VBTKN.size()[3];
+    let both_VBTKK = masks_VBTKN.matmul(&masks_VBTKN.transpose(-2, -1));
+    let area_VBTK = masks_VBTKN.sum_dim_intlist([-1].as_slice(), false, None::<Kind>);
+    let either_VBTKK = area_VBTK.unsqueeze(-1) + area_VBTK.unsqueeze(-2) - &both_VBTKK;
+    let iou_VBTKK = both_VBTKK / either_VBTKK.clamp_min(1.0);
+    let pairs_VBT = iou_VBTKK.triu(1).sum_dim_intlist([-2, -1].as_slice(), false, None::<Kind>);
+    pairs_VBT.mean(None) / (objects * (objects - 1) / 2).max(1) as f64
 }
 
 /// `metrics.jsonl` of a run.

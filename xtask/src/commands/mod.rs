@@ -3,6 +3,7 @@
 mod analyze;
 mod bench;
 mod ci;
+mod compare;
 mod download_wt;
 mod eval;
 mod ingest;
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     inspect::COMMAND,
     analyze::COMMAND,
     eval::knn::COMMAND,
+    compare::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

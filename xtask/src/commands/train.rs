@@ -122,6 +122,16 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     launch::train(&worker, &plan, &run_dir)
 }
 
+/// The frame stores of a recipe's videos, or of those that `args` name instead; what is not ingested is.
+pub(super) fn stores_for(
+    checkout: &Checkout,
+    recipe: &Path,
+    args: &Args,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let needs = ask_for_needs(checkout, recipe, args)?;
+    ingest_videos(checkout, &needs, args.forward(&["fps", "start", "end"]))
+}
+
 fn ask_for_needs(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Result<Needs> {
     let mut check = checkout.program("dora-train")?;
     check.arg("check").arg("--recipe").arg(recipe);

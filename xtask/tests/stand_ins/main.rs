@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod compare;
 mod download;
 mod launch;
 mod world;

@@ -9,7 +9,7 @@ mod ranks;
 use std::rc::Rc;
 
 use dora_core::{
-    loss::{Loss, Reduction, cross_entropy_loss, next_center, teacher_probs},
+    loss::{Loss, Reduction, cross_entropy_loss, entropy, next_center, teacher_probs},
     tracker::{TrackerSpec, Tracks},
 };
 use dora_model::{DropPath, Network, NetworkConfig, StateDict, StateError, TrackerLayer};
@@ -81,6 +81,8 @@ pub struct Scheduled {
 pub struct StepOutput {
     /// The loss and its parts: means over accumulated batches and ranks.
     pub loss: Loss,
+    /// Entropy of the teacher's mean answer over views, frames, clips, accumulated batches and ranks.
+    pub teacher_mean_entropy: Tensor,
     /// Norms of the gradients before clipping, in the order of the parameters' names.
     pub grad_norms: Tensor,
     /// The tracked objects of each view of this rank's last batch.
@@ -234,7 +236,9 @@ impl Engine {
         let figures = [&loss.total, &loss.global, &loss.local, &loss.teacher_entropy, &loss.kl];
         let batch_center_D =
             teacher_logits_VBTD.flatten(0, 2).mean_dim([0].as_slice(), false, None);
-        let sums = Tensor::cat(&[Tensor::stack(&figures, 0).detach(), batch_center_D], 0);
+        let mean_answer_D = probs_VBTD.flatten(0, 2).mean_dim([0].as_slice(), false, None);
+        let figures = Tensor::stack(&figures, 0).detach();
+        let sums = Tensor::cat(&[figures, batch_center_D, mean_answer_D], 0);
         let sums = match self.pending.take() {
             Some(pending) => pending.sums + sums,
             None => sums,
@@ -278,6 +282,8 @@ impl Engine {
             teacher_entropy: figure(3),
             kl: figure(4),
         };
+        let out_dim = self.center_1D.size()[1];
+        let teacher_mean_entropy = entropy(&means.narrow(0, FIGURES + out_dim, out_dim));
 
         let grad_norms = self.clip_gradients()?;
         self.laps.end("clip");
@@ -293,7 +299,8 @@ impl Engine {
             && scaler.update(overflowed)
         {
             clear_grads(&self.student.state().tensors())?;
-            return Ok(StepOutput { loss, grad_norms, tracks_V, is_taken: false });
+            let is_taken = false;
+            return Ok(StepOutput { loss, teacher_mean_entropy, grad_norms, tracks_V, is_taken });
         }
         if !(loss_is_finite && grads_are_finite) {
             let error = self.non_finite(loss_is_finite, &grad_norms, &trace);
@@ -318,10 +325,10 @@ impl Engine {
             &self.student.state().tensors(),
             1.0 - scheduled.momentum,
         )?;
-        let batch_center = means.narrow(0, FIGURES, self.center_1D.size()[1]);
+        let batch_center = means.narrow(0, FIGURES, out_dim);
         self.center_1D = next_center(&self.center_1D, &batch_center, self.method.center_momentum);
         self.laps.end("momentum_teacher");
-        Ok(StepOutput { loss, grad_norms, tracks_V, is_taken: true })
+        Ok(StepOutput { loss, teacher_mean_entropy, grad_norms, tracks_V, is_taken: true })
     }
 
     /// Clips, and takes the loss scale out; the norms are those of the true gradients.
