@@ -24,18 +24,16 @@ fn propagated_labels_match() {
         ("dense", Propagation::propagate_densely),
     ];
     for (name, form) in forms {
-        let patches =
-            |features_PD: Tensor, labels_PC: Tensor| LabelledPatches { features_PD, labels_PC };
         let features = |t: i64| unit_features(&features_TND.get(t));
         let first = segs_TCHW.get(0).flatten(1, 2).transpose(0, 1).contiguous();
-        let mut seen = vec![patches(features(0), first)];
+        let mut seen = vec![LabelledPatches::new(features(0), first)];
         for t in 1..frames {
             let last = seen.len().saturating_sub(last_frames).max(1);
             let sources: Vec<&LabelledPatches> = seen[..1].iter().chain(&seen[last..]).collect();
             let labels_PC = no_grad(|| form(&propagation, &sources, &features(t), (rows, columns)));
             let labels_CHW = labels_PC.transpose(0, 1).reshape([classes, rows, columns]);
             check(&format!("{name}, frame {t}"), &labels_CHW, &segs_TCHW.get(t), FORWARD);
-            seen.push(patches(features(t), labels_PC));
+            seen.push(LabelledPatches::new(features(t), labels_PC));
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let sources: Vec<LabelledPatches> =
         (0..frames).map(|frame| made_up(frame as u64, patches, width, device)).collect();
     let sources: Vec<&LabelledPatches> = sources.iter().collect();
-    let target = made_up(frames as u64, patches, width, device).features_PD;
+    let target = made_up_features(frames as u64, patches, width, device);
 
     let windowed = || protocol.propagation.propagate(&sources, &target, grid);
     let dense = || protocol.propagation.propagate_densely(&sources, &target, grid);
@@ -123,20 +123,23 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     tell(&table, &figures, args.json.as_deref())
 }
 
-/// A frame whose patches resemble those in the same place of all the others.
 fn made_up(frame: u64, patches: i64, width: i64, device: Device) -> LabelledPatches {
-    let numbers = |name: &str, ids: &[u64], columns: i64| {
-        let mut draws = stream(0, name, ids);
-        let numbers: Vec<f32> =
-            (0..patches * columns).map(|_| draws.uniform(-1.0, 1.0) as f32).collect();
-        Tensor::from_slice(&numbers).reshape([patches, columns])
-    };
-    let features_PD = numbers("scene", &[], width) + numbers("frame", &[frame], width);
-    let labels_PC = numbers("labels", &[frame], LABELS).softmax(1, None::<Kind>);
-    LabelledPatches {
-        features_PD: unit_features(&features_PD).to_device(device),
-        labels_PC: labels_PC.to_device(device),
-    }
+    let labels_PC = numbers("labels", &[frame], [patches, LABELS]).softmax(1, None::<Kind>);
+    let features_PD = made_up_features(frame, patches, width, device);
+    LabelledPatches::new(features_PD, labels_PC.to_device(device))
+}
+
+/// Features of a frame whose patches resemble those in the same place of all the others.
+fn made_up_features(frame: u64, patches: i64, width: i64, device: Device) -> Tensor {
+    let size = [patches, width];
+    let features_PD = numbers("scene", &[], size) + numbers("frame", &[frame], size);
+    unit_features(&features_PD).to_device(device)
+}
+
+fn numbers(name: &str, ids: &[u64], [rows, columns]: [i64; 2]) -> Tensor {
+    let mut draws = stream(0, name, ids);
+    let numbers: Vec<f32> = (0..rows * columns).map(|_| draws.uniform(-1.0, 1.0) as f32).collect();
+    Tensor::from_slice(&numbers).reshape([rows, columns])
 }
 
 /// The most memory that this process ever had; nothing where the system does not tell.

@@ -4,12 +4,13 @@
 //! and a tile meets the rows and columns that its windows reach. What is held at once depends on the
 //! tile, not on the size of the frame.
 
+use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 /// Rows and columns of a tile. Larger ones multiply matrices faster, but reach patches that lie in few
 /// of their windows.
-const TILE: (i64, i64) = (8, 32);
+const TILE: (i64, i64) = (4, 32);
 
 /// How labels are propagated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,13 +23,13 @@ pub struct Propagation {
     pub temperature: f64,
 }
 
-/// Patches of a frame, `P` = rows times columns.
+/// Patches of a frame whose labels are known, `P` = rows times columns.
 #[derive(Debug)]
 pub struct LabelledPatches {
-    /// Features of length 1, float32 `[P, D]`.
-    pub features_PD: Tensor,
-    /// Share of each label, float32 `[P, C]`.
-    pub labels_PC: Tensor,
+    features_PD: Tensor,
+    labels_PC: Tensor,
+    /// Both where the CPU compares them.
+    numbers: Option<[Vec<f32>; 2]>,
 }
 
 /// A rectangle of patches.
@@ -44,6 +45,15 @@ struct Tile {
 pub fn unit_features(features_PD: &Tensor) -> Tensor {
     let norm_P1 = features_PD.norm_scalaropt_dim(2, [1].as_slice(), true);
     (features_PD / norm_P1.clamp_min(1e-12)).to_kind(Kind::Float)
+}
+
+impl LabelledPatches {
+    /// Takes features of length 1, float32 `[P, D]`, and the share of each label, float32 `[P, C]`.
+    pub fn new(features_PD: Tensor, labels_PC: Tensor) -> Self {
+        let is_on_cpu = features_PD.device() == Device::Cpu;
+        let numbers = is_on_cpu.then(|| [&features_PD, &labels_PC].map(numbers));
+        Self { features_PD, labels_PC, numbers }
+    }
 }
 
 impl Default for Propagation {
@@ -84,12 +94,12 @@ impl Propagation {
             let reach = tile.reach(self.window, grid);
             let cut = |of: fn(&LabelledPatches) -> &Tensor| {
                 let parts: Vec<Tensor> =
-                    sources.iter().map(|source| reach.patches(of(source), grid)).collect();
+                    sources.iter().map(|source| reach.patches_of(of(source), grid)).collect();
                 Tensor::cat(&parts, 0)
             };
             let features_ND = cut(|source| &source.features_PD);
             let labels_NC = cut(|source| &source.labels_PC);
-            let cosine_MN = tile.patches(target_PD, grid).matmul(&features_ND.transpose(0, 1));
+            let cosine_MN = tile.patches_of(target_PD, grid).matmul(&features_ND.transpose(0, 1));
             let outside_MN = tile.outside_window(&reach, self.window, device);
             let outside_MN = outside_MN.repeat([1, sources.len() as i64]);
             let cosine_MN = cosine_MN.masked_fill(&outside_MN, f64::NEG_INFINITY);
@@ -136,7 +146,8 @@ impl Propagation {
         kept_MN.softmax(1, None::<Kind>)
     }
 
-    /// [`Propagation::propagate`] with matrix products by libtorch, and what follows on all cores.
+    /// [`Propagation::propagate`] on all cores, a tile on each. libtorch's products would share each
+    /// small one out to all cores, which then wait for each other.
     fn propagate_on_cpu(
         &self,
         sources: &[&LabelledPatches],
@@ -144,77 +155,81 @@ impl Propagation {
         grid: (i64, i64),
     ) -> Tensor {
         let (rows, columns) = grid;
-        let classes = sources[0].labels_PC.size()[1] as usize;
-        let labels: Vec<Vec<f32>> =
-            sources.iter().map(|source| numbers(&source.labels_PC)).collect();
-        let mut output = vec![0.0; (rows * columns) as usize * classes];
-        let mut cosines = Cosines::default();
-        for tile in tiles(grid) {
+        let (classes, width) =
+            (sources[0].labels_PC.size()[1] as usize, target_PD.size()[1] as usize);
+        let (features, labels): (Vec<&[f32]>, Vec<&[f32]>) = sources
+            .iter()
+            .filter_map(|source| source.numbers.as_ref())
+            .map(|[features, labels]| (features.as_slice(), labels.as_slice()))
+            .unzip();
+        let target = numbers(target_PD);
+        let tiles: Vec<Tile> = tiles(grid).collect();
+        let of_tile = |scratch: &mut Scratch, tile: &Tile| {
             let reach = tile.reach(self.window, grid);
-            cosines.compute(sources, target_PD, grid, (tile, reach));
-            let (cosines, source_count) = (&cosines, sources.len());
-            let propagate = |at: i64| {
-                let (row, column) = (tile.row + at / tile.columns, tile.column + at % tile.columns);
-                let window = Tile::around((row, column), self.window, grid);
-                let mut nearest = Nearest::new(self.topk);
-                for source in 0..source_count {
+            let targets = tile.rows * tile.columns;
+            let mut nearest: Vec<Nearest> = (0..targets).map(|_| Nearest::new(self.topk)).collect();
+            for (source, features) in (0..).zip(&features) {
+                scratch.compare((&target, tile), (features, &reach), grid, width);
+                for (at, nearest) in (0..targets).zip(&mut nearest) {
+                    let window = tile.patch(at).reach(self.window, grid);
                     for row in window.row..window.row + window.rows {
-                        let band = cosines.band(source, row, at, &window);
-                        let patch = (row * columns + window.column) as u32;
-                        nearest.offer(band, source as u32, patch);
+                        let band = scratch.band(at, row, &window, &reach);
+                        nearest.offer(band, source, (row * columns + window.column) as u32);
                     }
                 }
+            }
+            let mean = |(at, nearest): (i64, Nearest)| {
+                let Tile { row, column, .. } = tile.patch(at);
                 let mean = nearest.weighted_mean(&labels, classes, self.temperature as f32);
                 ((row * columns + column) as usize, mean)
             };
-            let found: Vec<(usize, Vec<f32>)> =
-                (0..tile.rows * tile.columns).into_par_iter().map(propagate).collect();
-            for (patch, mean) in found {
-                output[patch * classes..][..classes].copy_from_slice(&mean);
-            }
+            (0..).zip(nearest).map(mean).collect::<Vec<_>>()
+        };
+        let of_tiles: Vec<_> = tiles.par_iter().map_init(Scratch::default, of_tile).collect();
+        let mut output = vec![0.0; (rows * columns) as usize * classes];
+        for (patch, mean) in of_tiles.into_iter().flatten() {
+            output[patch * classes..][..classes].copy_from_slice(&mean);
         }
         Tensor::from_slice(&output).reshape([rows * columns, classes as i64])
     }
 }
 
-/// Cosines of a tile's patches with those that it reaches in each source.
+/// What a core needs to compare a tile with what it reaches in one source; used again for the next.
 #[derive(Default)]
-struct Cosines {
-    /// `[source, reached row, target, reached column]`.
-    values: Vec<f32>,
-    tile: i64,
-    reach: Option<Tile>,
+struct Scratch {
+    target: Vec<f32>,
+    reached: Vec<f32>,
+    /// Cosines `[target, reached row, reached column]`.
+    cosines: Vec<f32>,
 }
 
-impl Cosines {
-    fn compute(
+impl Scratch {
+    /// Takes features `[P, width]` of whole grids, and what of them to compare.
+    fn compare(
         &mut self,
-        sources: &[&LabelledPatches],
-        target_PD: &Tensor,
+        (target, tile): (&[f32], &Tile),
+        (source, reach): (&[f32], &Tile),
         grid: (i64, i64),
-        (tile, reach): (Tile, Tile),
+        width: usize,
     ) {
-        let targets = tile.rows * tile.columns;
-        let size = [reach.rows, targets, reach.columns];
-        let count = (reach.rows * targets * reach.columns) as usize;
-        self.values.resize(count * sources.len(), 0.0);
-        (self.tile, self.reach) = (targets, Some(reach));
-        let target = tile.patches(target_PD, grid).unsqueeze(0).expand([reach.rows, -1, -1], false);
-        let product = Tensor::empty(size, (Kind::Float, Device::Cpu));
-        for (source, values) in sources.iter().zip(self.values.chunks_exact_mut(count)) {
-            let d = source.features_PD.size()[1];
-            let reached = reach.cut(&source.features_PD.view([grid.0, grid.1, d]));
-            let product = target.bmm_out(&product, &reached.transpose(1, 2));
-            product.copy_data(values, count);
-        }
+        tile.gather(target, grid, width, &mut self.target);
+        reach.gather(source, grid, width, &mut self.reached);
+        let (targets, reached) = (tile.patches() as usize, reach.patches() as usize);
+        self.cosines.resize(targets * reached, 0.0);
+        let target = ArrayView2::from_shape((targets, width), &self.target);
+        let reached_features = ArrayView2::from_shape((reached, width), &self.reached);
+        let cosines = ArrayViewMut2::from_shape((targets, reached), &mut self.cosines[..]);
+        let (Ok(target), Ok(reached), Ok(mut cosines)) = (target, reached_features, cosines) else {
+            unreachable!("each is as long as its shape says");
+        };
+        general_mat_mul(1.0, &target, &reached.t(), 0.0, &mut cosines);
     }
 
-    /// Cosines of the tile's target `at` with a row of its window in a source.
-    fn band(&self, source: usize, row: i64, at: i64, window: &Tile) -> &[f32] {
-        let reach = self.reach.expect("computed before it is read");
-        let line = (source as i64 * reach.rows + row - reach.row) * self.tile + at;
+    /// Cosines of the tile's target `at` with a row of its window.
+    fn band(&self, at: i64, row: i64, window: &Tile, reach: &Tile) -> &[f32] {
+        let line = at * reach.rows + row - reach.row;
         let start = line * reach.columns + window.column - reach.column;
-        &self.values[start as usize..][..window.columns as usize]
+        &self.cosines[start as usize..][..window.columns as usize]
     }
 }
 
@@ -270,7 +285,7 @@ impl Nearest {
     }
 
     /// Mean of their labels; zeros where nothing was similar, as with features that are no numbers.
-    fn weighted_mean(mut self, labels: &[Vec<f32>], classes: usize, temperature: f32) -> Vec<f32> {
+    fn weighted_mean(mut self, labels: &[&[f32]], classes: usize, temperature: f32) -> Vec<f32> {
         self.forget_the_rest();
         let highest = self.found.iter().map(|(cosine, ..)| *cosine).fold(f32::MIN, f32::max);
         let mut mean = vec![0.0; classes];
@@ -289,9 +304,14 @@ impl Nearest {
 }
 
 impl Tile {
-    /// The window of a patch, as far as it lies in the grid.
-    fn around((row, column): (i64, i64), window: i64, grid: (i64, i64)) -> Self {
-        Self { row, rows: 1, column, columns: 1 }.reach(window, grid)
+    fn patches(&self) -> i64 {
+        self.rows * self.columns
+    }
+
+    /// Its patch `at`, row by row.
+    fn patch(&self, at: i64) -> Self {
+        let (row, column) = (self.row + at / self.columns, self.column + at % self.columns);
+        Self { row, rows: 1, column, columns: 1 }
     }
 
     /// What the windows of its patches reach.
@@ -311,8 +331,17 @@ impl Tile {
     }
 
     /// Its part of a tensor `[P, X]` of a whole grid, as `[patches, X]`.
-    fn patches(&self, values_PX: &Tensor, (rows, columns): (i64, i64)) -> Tensor {
+    fn patches_of(&self, values_PX: &Tensor, (rows, columns): (i64, i64)) -> Tensor {
         self.cut(&values_PX.view([rows, columns, -1])).reshape([self.rows * self.columns, -1])
+    }
+
+    /// Its part of features `[P, width]` of a whole grid, into a buffer.
+    fn gather(&self, features: &[f32], grid: (i64, i64), width: usize, part: &mut Vec<f32>) {
+        part.clear();
+        for row in self.row..self.row + self.rows {
+            let start = (row * grid.1 + self.column) as usize * width;
+            part.extend_from_slice(&features[start..][..self.columns as usize * width]);
+        }
     }
 
     /// Whether a patch of `others` (columns) lies outside of the window of one of these (rows).
