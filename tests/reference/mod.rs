@@ -5,6 +5,7 @@
 
 mod method;
 mod network;
+mod propagation;
 mod runs;
 
 use std::{env, fs, path::PathBuf};

@@ -6,8 +6,12 @@
 
 pub mod encoder;
 pub mod features;
+pub mod gif;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
+pub mod masks;
 pub mod pictures;
 pub mod progress;
+pub mod rate;
+pub mod video_segmentation;

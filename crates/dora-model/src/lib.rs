@@ -5,6 +5,7 @@
 //! `[CLS]` token first, `P` patches, `K` objects, `E` width of a head, `D` width of the encoder.
 #![allow(non_snake_case)]
 
+mod flops;
 mod head;
 mod network;
 mod state;

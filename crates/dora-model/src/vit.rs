@@ -143,6 +143,25 @@ impl Vit {
         self.encode_cls(self.embed(images_NCHW, None), drop_path)
     }
 
+    /// The `[CLS]` tokens `[N, L, D]` after each of the last `L` blocks, all through the final norm,
+    /// without what the last block would compute for the other tokens alone; the last one is that of
+    /// [`Vit::cls`].
+    ///
+    /// # Panics
+    /// If the encoder has fewer than `blocks` blocks, or `blocks` is 0.
+    pub fn cls_of_last(&self, images_NCHW: &Tensor, blocks: usize) -> Tensor {
+        let last = self.blocks.len() - 1;
+        let first = self.blocks.len() - blocks;
+        let mut tokens = self.run_blocks(self.embed(images_NCHW, None), first, None);
+        let mut cls = Vec::with_capacity(blocks);
+        for block in &self.blocks[first..last] {
+            tokens = block.forward(tokens, self.config.heads, None);
+            cls.push(tokens.narrow(1, 0, 1));
+        }
+        cls.push(self.blocks[last].forward_cls(&tokens, self.config.heads, None));
+        self.norm.forward(&Tensor::cat(&cls, 1))
+    }
+
     /// The `[CLS]` tokens `[N * K, D]` of every image with everything but one of its `K` objects
     /// masked.
     ///

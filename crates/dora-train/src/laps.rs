@@ -2,7 +2,8 @@
 
 use std::{cell::RefCell, time::Instant};
 
-use tch::{Cuda, Device};
+use dora_eval::rate::wait_for;
+use tch::Device;
 
 /// A stopwatch that a step presses after each part.
 #[derive(Debug, Default)]
@@ -50,12 +51,5 @@ impl Laps {
             .as_mut()
             .map(|running| std::mem::take(&mut running.get_mut().parts))
             .unwrap_or_default()
-    }
-}
-
-/// Returns once the device has done all it was given.
-pub(crate) fn wait_for(device: Device) {
-    if let Device::Cuda(index) = device {
-        Cuda::synchronize(index as i64);
     }
 }

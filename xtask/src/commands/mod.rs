@@ -28,6 +28,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     inspect::COMMAND,
     analyze::COMMAND,
     eval::knn::COMMAND,
+    eval::segmentation::COMMAND,
     compare::COMMAND,
     bench::COMMAND,
     test::COMMAND,

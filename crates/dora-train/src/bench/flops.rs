@@ -39,16 +39,16 @@ impl StepFlops {
         let (global, local) = (patches(recipe.views.global_px), patches(recipe.views.local_px));
         let head = head_flops(&head);
         // A frame is embedded once and its patches are masked afterwards, once for each object.
-        let embed = frames * embed_flops(&vit, global) + crops * embed_flops(&vit, local);
+        let embed = frames * vit.embed_flops(global) + crops * vit.embed_flops(local);
         let encode =
-            masked * (cls_flops(&vit, global) + head) + crops * (cls_flops(&vit, local) + head);
+            masked * (vit.cls_flops(global) + head) + crops * (vit.cls_flops(local) + head);
         let watch = match recipe.method.name {
-            MethodName::Dora => blocks_flops(&vit, vit.depth, global),
-            MethodName::Dino => cls_flops(&vit, global),
+            MethodName::Dora => vit.blocks_flops(vit.depth, global),
+            MethodName::Dino => vit.cls_flops(global),
         };
         let batches = recipe.train.gradient_accumulation_steps as f64;
         Self {
-            teacher: batches * frames * (embed_flops(&vit, global) + watch + head),
+            teacher: batches * frames * (vit.embed_flops(global) + watch + head),
             tracker: batches * tracker_flops(recipe, &vit, global),
             student: batches * (EMBED_WITH_BACKWARD * embed + WITH_BACKWARD * encode),
         }
@@ -58,36 +58,6 @@ impl StepFlops {
     pub fn total(self) -> f64 {
         self.teacher + self.tracker + self.student
     }
-}
-
-/// One image's patches to tokens.
-fn embed_flops(vit: &VitConfig, patches: f64) -> f64 {
-    2.0 * patches * (3 * vit.patch_px * vit.patch_px * vit.width) as f64
-}
-
-/// One image through so many blocks.
-fn blocks_flops(vit: &VitConfig, blocks: i64, patches: f64) -> f64 {
-    let tokens = patches + 1.0;
-    blocks as f64 * (keys_flops(vit, tokens) + queries_flops(vit, tokens, tokens))
-}
-
-/// One image through all blocks to its `[CLS]` token, which alone asks in the last.
-fn cls_flops(vit: &VitConfig, patches: f64) -> f64 {
-    let tokens = patches + 1.0;
-    let last = keys_flops(vit, tokens) + queries_flops(vit, 1.0, tokens);
-    blocks_flops(vit, vit.depth - 1, patches) + last
-}
-
-/// Keys and values of a block.
-fn keys_flops(vit: &VitConfig, tokens: f64) -> f64 {
-    2.0 * tokens * (vit.width * 2 * vit.width) as f64
-}
-
-/// What a block computes for those tokens that ask: queries; scores, and the values that they weigh, all
-/// heads together as wide as a token; projection; the two layers of the MLP.
-fn queries_flops(vit: &VitConfig, asking: f64, tokens: f64) -> f64 {
-    let linear = (vit.width * vit.width * (1 + 1 + 2 * vit.mlp_ratio)) as f64;
-    2.0 * asking * (linear + 2.0 * tokens * vit.width as f64)
 }
 
 /// One `[CLS]` token through the head.

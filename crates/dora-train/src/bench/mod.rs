@@ -3,7 +3,6 @@
 //! optimiser and the teacher's update.
 
 pub mod flops;
-mod matrix;
 mod report;
 mod setting;
 

@@ -1,13 +1,10 @@
 //! What was measured, as JSON and as a table.
 
+use dora_eval::rate::{matrix_side, median};
 use serde::{Serialize, Serializer};
 use tch::Device;
 
-use super::{
-    flops::StepFlops,
-    matrix::{self, median},
-    setting::Setting,
-};
+use super::{flops::StepFlops, setting::Setting};
 use crate::{plan::StepImages, recipe::Arch};
 
 /// The figures of one setting.
@@ -100,7 +97,7 @@ impl Report {
             seen: Seen {
                 fastest_s: setting.step_s.iter().copied().fold(f64::INFINITY, f64::min),
                 slowest_s: setting.step_s.iter().copied().fold(0.0, f64::max),
-                matrix_side: matrix::side(device),
+                matrix_side: matrix_side(device),
                 rates: setting.rates.clone(),
             },
         }

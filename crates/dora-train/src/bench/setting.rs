@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use anyhow::bail;
 use dora_data::augment::Views;
+use dora_eval::rate::{matrix_flops_per_s, wait_for};
 use tch::{Device, Kind};
 use torch_ext::{AutocastDtype, cuda_peak_memory_bytes, cuda_reset_peak_memory};
 
-use super::{matrix::matrix_flops_per_s, report::Parts};
+use super::report::Parts;
 use crate::{
     engine::{Engine, Scheduled},
-    laps::wait_for,
     memory::peak_resident_bytes,
     plan::{Placement, draws},
     recipe::Recipe,

@@ -1,10 +1,8 @@
-//! The rate at which a device multiplies matrices: what a step is measured against.
+//! The rate at which a device multiplies matrices: what speed is measured against.
 
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor, no_grad};
-
-use crate::laps::wait_for;
+use tch::{Cuda, Device, Kind, Tensor, no_grad};
 
 const LEAST_PRODUCTS: usize = 3;
 const MOST_PRODUCTS: usize = 200;
@@ -12,9 +10,9 @@ const TIME: Duration = Duration::from_secs(1);
 
 /// Floating-point operations a second in square products of `kind`, all threads: the median of about
 /// a second of them, after one or more that do not count.
-pub(super) fn matrix_flops_per_s(device: Device, kind: Kind) -> f64 {
+pub fn matrix_flops_per_s(device: Device, kind: Kind) -> f64 {
     no_grad(|| {
-        let side = side(device);
+        let side = matrix_side(device);
         let matrix = |phase: f64| {
             let numbers = Tensor::arange(side * side, (Kind::Float, device)) + phase;
             numbers.sin().reshape([side, side]).to_kind(kind)
@@ -37,14 +35,21 @@ pub(super) fn matrix_flops_per_s(device: Device, kind: Kind) -> f64 {
 }
 
 /// Side of the matrices: large enough for the device's full rate.
-pub(super) fn side(device: Device) -> i64 {
+pub fn matrix_side(device: Device) -> i64 {
     if device.is_cuda() { 8192 } else { 2000 }
 }
 
 /// The middle of numbers, of which there is at least one; between the middle two if they are even.
-pub(super) fn median(numbers: &[f64]) -> f64 {
+pub fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+/// Returns once the device has done all it was given.
+pub fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
 }
