@@ -6,6 +6,7 @@
 
 pub mod encoder;
 pub mod features;
+pub mod gif;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
