@@ -4,11 +4,14 @@
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
+pub mod discovery;
 pub mod encoder;
 pub mod features;
 pub mod gif;
+pub mod grid;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
 pub mod pictures;
+pub mod pool;
 pub mod progress;

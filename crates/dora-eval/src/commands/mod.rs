@@ -1,11 +1,14 @@
 //! The commands: each module reads its options, runs its protocol, and tells the result.
 
+mod discovery;
 mod knn;
 
 use clap::Subcommand;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Finds an object in every image, and compares with those of the data set
+    Discovery(discovery::DiscoveryArgs),
     /// Classifies images by their nearest neighbours
     Knn(knn::KnnArgs),
 }
@@ -13,6 +16,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
+            Self::Discovery(args) => discovery::run(args),
             Self::Knn(args) => knn::run(args),
         }
     }
