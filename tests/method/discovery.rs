@@ -8,6 +8,7 @@ use dora_eval::{
         lost::lost,
     },
     grid::Grid,
+    pca::Pca,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -111,6 +112,22 @@ fn jaccard_counts_pixels_without_void() {
     let counts = LabelCounts::new(&mask, grid(1, 1), (8, 10));
     assert_eq!(counts.jaccard(&[true]), [(3, 4.0 / 18.0)]);
     assert_eq!(mask.boxes(), [(3, PxBox { x0: 8.0, y0: 0.0, x1: 12.0, y1: 16.0 })]);
+}
+
+#[test]
+fn components_are_the_same_for_features_in_another_order_or_turned() {
+    let options = (Kind::Double, Device::Cpu);
+    // Variances 9, 4 and 1 along three directions, none elsewhere.
+    let along = Tensor::from_slice(&[3.0, -3.0, 0.0, 0.0, 0.0, 0.0]);
+    let parts = [0, 2, 4].map(|turn| along.roll([turn], [0]) / (1.0 + turn as f64 / 2.0));
+    let features_MD = Tensor::cat(&[Tensor::stack(&parts, 1), Tensor::zeros([6, 2], options)], 1);
+    let colours = Pca::fit(&features_MD).colours(&features_MD);
+    let turned = -features_MD.flip([0]);
+    let same = Pca::fit(&turned).colours(&turned);
+    // The sign is fixed by the components, not by the features, so turned features turn colours.
+    assert!((colours.flip([0]) + same - 1.0).abs().max().double_value(&[]) < 1e-6);
+    // The first component is the one with the most variance.
+    assert_eq!(colours.select(1, 0).argmax(0, false).int64_value(&[]), 0);
 }
 
 proptest! {

@@ -7,11 +7,16 @@
 pub mod discovery;
 pub mod encoder;
 pub mod features;
+pub mod footage;
 pub mod gif;
 pub mod grid;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
+pub mod movie;
+pub mod pca;
 pub mod pictures;
 pub mod pool;
 pub mod progress;
+pub mod scene;
+pub mod tracking;

@@ -28,6 +28,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     analyze::COMMAND,
     eval::knn::COMMAND,
     eval::discovery::COMMAND,
+    eval::visualize::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

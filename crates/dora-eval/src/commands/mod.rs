@@ -2,6 +2,7 @@
 
 mod discovery;
 mod knn;
+mod visualize;
 
 use clap::Subcommand;
 
@@ -11,6 +12,8 @@ pub(crate) enum Command {
     Discovery(discovery::DiscoveryArgs),
     /// Classifies images by their nearest neighbours
     Knn(knn::KnnArgs),
+    /// Draws attention, objects with their tracks, and features as colour
+    Visualize(visualize::VisualizeArgs),
 }
 
 impl Command {
@@ -18,6 +21,7 @@ impl Command {
         match self {
             Self::Discovery(args) => discovery::run(args),
             Self::Knn(args) => knn::run(args),
+            Self::Visualize(args) => visualize::run(args),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod discovery;
 pub(super) mod knn;
+pub(super) mod visualize;
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
