@@ -44,6 +44,26 @@ pub struct ClipFeatures {
     pub tokens_BND: Tensor,
 }
 
+impl ClipFeatures {
+    /// Of what an encoder gives for clips: tokens `[B, T, S, D]` after the final norm, and queries
+    /// (before scaling) and keys `[B, T, H, S, E]` of the tracker's block. Each of `head_ids` finds
+    /// one object.
+    pub fn new(
+        tokens_BTSD: &Tensor,
+        queries_BTHSE: &Tensor,
+        keys_BTHSE: &Tensor,
+        head_ids: &[i64],
+    ) -> Self {
+        let queries_BHSE = queries_BTHSE.select(1, 0);
+        Self {
+            cls_attn_BKN: cls_attention(&queries_BHSE, &keys_BTHSE.select(1, 0), head_ids),
+            queries_BND: patches_of_all_heads(&queries_BHSE),
+            keys_BTND: patches_of_all_heads(keys_BTHSE),
+            tokens_BND: without_cls(&tokens_BTSD.select(1, 0)),
+        }
+    }
+}
+
 /// The objects of a batch of clips, from discovery to masks.
 #[derive(Debug)]
 pub struct Tracks {
@@ -90,6 +110,11 @@ pub fn cls_attention(queries_BHSE: &Tensor, keys_BHSE: &Tensor, head_ids: &[i64]
         .softmax(-1, None::<Kind>)
         .squeeze_dim(2);
     attn_BKS.narrow(2, 1, attn_BKS.size()[2] - 1)
+}
+
+/// `[..., H, S, E]` to `[..., N, D]`: patches only, heads side by side.
+pub fn patches_of_all_heads(per_head: &Tensor) -> Tensor {
+    without_cls(&per_head.transpose(-3, -2).flatten(-2, -1))
 }
 
 /// Refines prototypes to the patches that they win: the plan of Sinkhorn-Knopp over the scores of
@@ -145,6 +170,12 @@ pub fn mask_frames(frames_BTCHW: &Tensor, masks_BTKN: &Tensor, patch_px: i64) ->
         .permute([2, 0, 1, 3, 4])
         .unsqueeze(3);
     frames_BTCHW.unsqueeze(0) * masks_KBT1HW
+}
+
+/// `[..., S, D]` to `[..., N, D]`.
+fn without_cls(tokens: &Tensor) -> Tensor {
+    let tokens_dim = tokens.dim() as i64 - 2;
+    tokens.narrow(tokens_dim, 1, tokens.size()[tokens_dim as usize] - 1)
 }
 
 fn width(tensor: &Tensor) -> i64 {

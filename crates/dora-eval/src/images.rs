@@ -29,9 +29,10 @@ pub struct ImageError {
 pub fn read_rgb(path: &Path) -> Result<Tensor, ImageError> {
     let failed = |reason: String| ImageError { path: path.into(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let (width, height, pixels) = if bytes.starts_with(&[0xff, 0xd8]) {
-        decode_jpeg(&bytes).map_err(failed)?
-    } else {
+    if bytes.starts_with(&[0xff, 0xd8]) {
+        return decode_jpeg(&bytes).map_err(failed);
+    }
+    let (width, height, pixels) = {
         let mut reader = ImageReader::new(std::io::Cursor::new(&bytes))
             .with_guessed_format()
             .map_err(|error| failed(error.to_string()))?;
@@ -42,8 +43,15 @@ pub fn read_rgb(path: &Path) -> Result<Tensor, ImageError> {
         let rgb = reader.decode().map_err(|error| failed(error.to_string()))?.into_rgb8();
         (rgb.width(), rgb.height(), rgb.into_raw())
     };
-    let image_HWC = Tensor::from_slice(&pixels).reshape([i64::from(height), i64::from(width), 3]);
-    Ok(image_HWC.permute([2, 0, 1]).contiguous())
+    Ok(planes(&pixels, height as usize, width as usize))
+}
+
+/// Width and height of a JPEG or PNG file, of which no more than the header is read.
+pub fn image_size(path: &Path) -> Result<(u32, u32), ImageError> {
+    let failed = |reason: String| ImageError { path: path.into(), reason };
+    let reader = ImageReader::open(path).map_err(|error| failed(error.to_string()))?;
+    let reader = reader.with_guessed_format().map_err(|error| failed(error.to_string()))?;
+    reader.into_dimensions().map_err(|error| failed(error.to_string()))
 }
 
 /// uint8 `[..., 3, H, W]` to what encoders take: [0, 1], less the mean, over the standard deviation.
@@ -52,6 +60,31 @@ pub fn normalise(images: &Tensor) -> Tensor {
     let channels =
         |values: &[f32]| Tensor::from_slice(values).reshape([3, 1, 1]).to_device(images.device());
     (images.to_kind(Kind::Float) / 255.0 - channels(&mean)) / channels(&std)
+}
+
+/// Scales uint8 `[3, H, W]` to `rows` x `columns`, bilinearly with antialiasing as Pillow does.
+pub fn resize(image_CHW: &Tensor, rows: i64, columns: i64) -> Tensor {
+    if image_CHW.size()[1..] == [rows, columns] {
+        return image_CHW.shallow_clone();
+    }
+    // libtorch's kernel for uint8 is not that of other types.
+    let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
+    let resized =
+        image.internal_upsample_bilinear2d_aa([rows, columns], false, None::<f64>, None::<f64>);
+    resized.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).squeeze_dim(0)
+}
+
+/// Scales uint8 `[3, H, W]` as [`resize`] does until it covers `rows` x `columns`, and takes that size
+/// from its middle.
+pub fn cover(image_CHW: &Tensor, rows: i64, columns: i64) -> Tensor {
+    let size = image_CHW.size();
+    let (height, width) = (size[1].max(1), size[2].max(1));
+    let scale = (rows as f64 / height as f64).max(columns as f64 / width as f64);
+    let scaled = |px: i64, least: i64| ((px as f64 * scale).round() as i64).max(least);
+    let (high, wide) = (scaled(height, rows), scaled(width, columns));
+    let resized_CHW = resize(image_CHW, high, wide);
+    let cut_CHW = resized_CHW.narrow(1, (high - rows) / 2, rows);
+    cut_CHW.narrow(2, (wide - columns) / 2, columns).contiguous()
 }
 
 /// Scales uint8 `[3, H, W]` so that its short side has `short_px`, bicubically with antialiasing as
@@ -77,7 +110,11 @@ pub fn resize_and_crop(image_CHW: &Tensor, short_px: i64, crop_px: i64) -> Tenso
     resized_CHW.narrow(1, start(rows), crop_px).narrow(2, start(columns), crop_px).contiguous()
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
+/// Decodes a JPEG file's bytes to uint8 `[3, H, W]`.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn decode_jpeg(bytes: &[u8]) -> Result<Tensor, String> {
     let header = turbojpeg::read_header(bytes).map_err(|error| error.to_string())?;
     if header.width.max(header.height) > MOST_PX as usize {
         return Err(format!(
@@ -87,5 +124,11 @@ fn decode_jpeg(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
     }
     let image = turbojpeg::decompress(bytes, turbojpeg::PixelFormat::RGB)
         .map_err(|error| error.to_string())?;
-    Ok((image.width as u32, image.height as u32, image.pixels))
+    Ok(planes(&image.pixels, image.height, image.width))
+}
+
+/// `[H, W, 3]` to `[3, H, W]`.
+fn planes(pixels: &[u8], height: usize, width: usize) -> Tensor {
+    let image_HWC = Tensor::from_slice(pixels).reshape([height as i64, width as i64, 3]);
+    image_HWC.permute([2, 0, 1]).contiguous()
 }

@@ -131,6 +131,11 @@ impl Vit {
         })
     }
 
+    /// Its sizes.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
     /// Tokens `[N, S, D]` after the final norm, of images `[N, C, H, W]` whose sides are multiples
     /// of the patch.
     pub fn forward(&self, images_NCHW: &Tensor, drop_path: Option<&DropPath>) -> Tensor {

@@ -1,6 +1,12 @@
 //! `ingest` and `toy-walk`: videos into frame stores, and the built-in video.
 
-use std::{ffi::OsString, path::Path, process::Command};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
 
 use crate::{
     args::{Args, CommandSpec, OptionSpec, Value, flag, option},
@@ -94,6 +100,27 @@ pub(crate) fn toy_walk_into(checkout: &Checkout, out: &Path) -> anyhow::Result<C
     let mut command = checkout.program("dora-ingest")?;
     command.arg("toy-walk").arg("--out").arg(out);
     Ok(command)
+}
+
+/// Sees to it that the built-in walk is there; gives its video.
+pub(crate) fn toy_walk(checkout: &Checkout) -> anyhow::Result<OsString> {
+    let render = toy_walk_into(checkout, &checkout.path(TOY_WALK_DIR))?;
+    let output = process::run_for_output(&render)?;
+    let line = output.lines().rfind(|line| !line.trim().is_empty());
+    Ok(line.context("`dora-ingest toy-walk` named no video")?.into())
+}
+
+/// Runs an ingest of videos; gives their stores, in order.
+pub(crate) fn stores_of(mut ingest: Command, videos: &[OsString]) -> anyhow::Result<Vec<PathBuf>> {
+    let output = process::run_for_output(ingest.arg("--").args(videos))?;
+    let stores: Vec<PathBuf> = output.lines().map(PathBuf::from).collect();
+    anyhow::ensure!(
+        stores.len() == videos.len(),
+        "`dora-ingest ingest` named {} stores for {} videos",
+        stores.len(),
+        videos.len()
+    );
+    Ok(stores)
 }
 
 /// Refuses what does not exist before anything slow starts.

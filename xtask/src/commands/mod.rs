@@ -30,6 +30,8 @@ pub(crate) const ALL: &[CommandSpec] = &[
     eval::knn::COMMAND,
     eval::segmentation::COMMAND,
     compare::COMMAND,
+    eval::discovery::COMMAND,
+    eval::visualize::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

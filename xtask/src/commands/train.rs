@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::ingest::{self, STORES, TOY_WALK_DIR};
+use super::ingest::{self, STORES};
 use crate::{
     args::{Args, CommandSpec, Value, flag, nearest, option},
     checkout::Checkout,
@@ -157,28 +157,13 @@ fn ingest_videos(
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut videos = Vec::new();
     for video in &needs.videos {
-        videos.push(if video == TOY_WALK {
-            let render = ingest::toy_walk_into(checkout, &checkout.path(TOY_WALK_DIR))?;
-            let output = process::run_for_output(&render)?;
-            let line = output.lines().rfind(|line| !line.trim().is_empty());
-            line.context("`dora-ingest toy-walk` named no video")?.to_owned()
-        } else {
-            video.clone()
-        });
+        videos.push(if video == TOY_WALK { ingest::toy_walk(checkout)? } else { video.into() });
     }
     let mut ingest = ingest::ingest_into(checkout, &checkout.path(STORES))?;
     ingest.args(["--short-side", &needs.short_side_px.to_string()]);
     ingest.args(["--quality", &needs.jpeg_quality.to_string()]);
-    ingest.args(options).arg("--").args(&videos);
-    let output = process::run_for_output(&ingest)?;
-    let stores: Vec<PathBuf> = output.lines().map(PathBuf::from).collect();
-    anyhow::ensure!(
-        stores.len() == videos.len(),
-        "`dora-ingest ingest` named {} stores for {} videos",
-        stores.len(),
-        videos.len()
-    );
-    Ok(stores)
+    ingest.args(options);
+    ingest::stores_of(ingest, &videos)
 }
 
 /// The file of a recipe: a name from the repository's own, or a path.

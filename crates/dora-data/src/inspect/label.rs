@@ -1,14 +1,19 @@
-//! Times in letters of pixels: a font for twelve characters needs no font.
+//! Times and numbers in letters of pixels: a font for twelve characters needs no font.
 
 use image::{Rgb, RgbImage};
 
 /// Height of a label.
-pub(super) const HEIGHT_PX: u32 = 5 * ZOOM;
+pub const HEIGHT_PX: u32 = 5 * ZOOM;
 const ZOOM: u32 = 3;
 const INK: Rgb<u8> = Rgb([230, 230, 230]);
 
+/// Width of a label.
+pub fn width_px(text: &str) -> u32 {
+    (text.chars().count() as u32 * 4).saturating_sub(1) * ZOOM
+}
+
 /// Draws `text` with its upper left corner at `(x, y)`; what has no glyph is a space.
-pub(super) fn draw(image: &mut RgbImage, text: &str, (x, y): (u32, u32)) {
+pub fn draw(image: &mut RgbImage, text: &str, (x, y): (u32, u32)) {
     for (place, character) in (0..).zip(text.chars()) {
         for (row, bits) in (0..).zip(glyph(character)) {
             for column in (0..3).filter(|column| bits >> (2 - column) & 1 == 1) {

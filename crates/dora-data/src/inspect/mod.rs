@@ -1,6 +1,6 @@
 //! What a frame store holds, in figures, and a contact sheet of it.
 
-mod label;
+pub mod label;
 mod sheet;
 
 use std::path::{Path, PathBuf};
@@ -255,7 +255,7 @@ fn beside(store: &Path) -> PathBuf {
 }
 
 /// Seconds as "0:01:23.4".
-fn clock(time_s: f64) -> String {
+pub fn clock(time_s: f64) -> String {
     let tenths = (time_s.abs() * 10.0).round() as u64;
     let (sign, seconds) = (if time_s < 0.0 && tenths > 0 { "-" } else { "" }, tenths / 10);
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

@@ -2,7 +2,9 @@
 
 mod bench_propagation;
 mod davis;
+mod discovery;
 mod knn;
+mod visualize;
 
 use clap::Subcommand;
 
@@ -14,8 +16,12 @@ pub(crate) enum Command {
     Davis(davis::DavisArgs),
     /// Judges masks of videos that were made elsewhere
     DavisMetrics(davis::DavisMetricsArgs),
+    /// Finds an object in every image, and compares with those of the data set
+    Discovery(discovery::DiscoveryArgs),
     /// Classifies images by their nearest neighbours
     Knn(knn::KnnArgs),
+    /// Draws attention, objects with their tracks, and features as colour
+    Visualize(visualize::VisualizeArgs),
 }
 
 impl Command {
@@ -24,7 +30,9 @@ impl Command {
             Self::BenchPropagation(args) => bench_propagation::run(args),
             Self::Davis(args) => davis::run(args),
             Self::DavisMetrics(args) => davis::run_metrics(args),
+            Self::Discovery(args) => discovery::run(args),
             Self::Knn(args) => knn::run(args),
+            Self::Visualize(args) => visualize::run(args),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a step computes forward: the teacher's answers and tracks, the student's answers.
 
-use dora_core::tracker::{ClipFeatures, Tracks, cls_attention, discover_and_track};
+use dora_core::tracker::{ClipFeatures, Tracks, discover_and_track};
 use dora_model::Network;
 use tch::Tensor;
 use torch_ext::{Autocast, TorchError};
@@ -33,14 +33,12 @@ impl Engine {
         let queries_VBTHSE = by_clip(&features.queries_NHSE);
         let keys_VBTHSE = by_clip(&features.keys_NHSE);
         let tracks_V = (0..views).map(|view| {
-            let queries_BHSE = queries_VBTHSE.get(view).select(1, 0);
-            let keys_BTHSE = keys_VBTHSE.get(view);
-            let clip_features = ClipFeatures {
-                cls_attn_BKN: cls_attention(&queries_BHSE, &keys_BTHSE.select(1, 0), head_ids),
-                queries_BND: patches_of_all_heads(&queries_BHSE),
-                keys_BTND: patches_of_all_heads(&keys_BTHSE),
-                tokens_BND: without_cls(&tokens_VBTSD.get(view).select(1, 0), 1),
-            };
+            let clip_features = ClipFeatures::new(
+                &tokens_VBTSD.get(view),
+                &queries_VBTHSE.get(view),
+                &keys_VBTHSE.get(view),
+                head_ids,
+            );
             discover_and_track(&clip_features, spec)
         });
         let tracks_V = tracks_V.collect();
@@ -101,15 +99,4 @@ impl Engine {
 fn leading_dims(views_VBTCHW: &Tensor) -> (i64, i64, i64) {
     let size = views_VBTCHW.size();
     (size[0], size[1], size[2])
-}
-
-/// `[..., H, S, E]` to `[..., N, H * E]`: patches only, heads side by side.
-fn patches_of_all_heads(per_head: &Tensor) -> Tensor {
-    let joined = per_head.transpose(-3, -2).flatten(-2, -1);
-    let tokens_dim = joined.dim() as i64 - 2;
-    without_cls(&joined, tokens_dim)
-}
-
-fn without_cls(tokens: &Tensor, tokens_dim: i64) -> Tensor {
-    tokens.narrow(tokens_dim, 1, tokens.size()[tokens_dim as usize] - 1)
 }

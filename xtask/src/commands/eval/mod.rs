@@ -1,7 +1,9 @@
 //! The commands that judge an encoder: each checks its words and starts `dora-eval`.
 
+pub(super) mod discovery;
 pub(super) mod knn;
 pub(super) mod segmentation;
+pub(super) mod visualize;
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
@@ -72,6 +74,9 @@ fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
     Err(fixable(format!("`{}` does not exist; give {what}", path.to_string_lossy())))
 }
 
+/// Options that are ours alone: what they name is ingested first.
+const OURS: &[&str] = &["video"];
+
 /// `dora-eval SUBCOMMAND` with every option of `command` that was given, built first.
 fn start(
     checkout: &Checkout,
@@ -81,7 +86,8 @@ fn start(
 ) -> anyhow::Result<Command> {
     super::build(checkout)?;
     let mut program = checkout.program("dora-eval")?;
-    let names: Vec<&str> = command.options.iter().map(|option: &OptionSpec| option.name).collect();
+    let names = command.options.iter().map(|option: &OptionSpec| option.name);
+    let names: Vec<&str> = names.filter(|name| !OURS.contains(name)).collect();
     program.arg(subcommand).args(args.forward(&names));
     Ok(program)
 }

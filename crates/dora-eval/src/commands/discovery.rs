@@ -1,0 +1,232 @@
+//! `discovery`: an object of every image by LOST, masks by attention, compared with a data set's.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use dora_data::output::{check_writable, tell};
+use dora_eval::{
+    discovery::{
+        IndexMask, LastBlock, PxBox, Tally,
+        attention::{LabelCounts, MASS, attention_masks},
+        data::{DataArgs, DataSet, Example},
+        lost::{Found, K_PATCHES, lost},
+    },
+    encoder::{Encoder, EncoderArgs},
+    images::{read_rgb, resize},
+    pictures::discovery_picture,
+    pool::Pool,
+    progress::Progress,
+};
+use dora_model::Vit;
+use dora_store::atomic;
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
+
+/// Images between two steps of the progress bar.
+const IMAGES_AT_ONCE: usize = 32;
+
+#[derive(Args)]
+pub(crate) struct DiscoveryArgs {
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    /// Data set in the layout of VOC or DAVIS, or a folder of images with --boxes
+    #[arg(long)]
+    data: PathBuf,
+    /// List of ImageSets [default: trainval of VOC, val of DAVIS]
+    #[arg(long, value_name = "NAME")]
+    set: Option<String>,
+    /// JSON file with the boxes of images below --data: {"a/1.jpg": [[x0, y0, x1, y1]]}
+    #[arg(long, value_name = "FILE")]
+    boxes: Option<PathBuf>,
+    /// Leave out VOC's truncated and difficult objects, and images that have no other
+    #[arg(long)]
+    no_hard: bool,
+    /// Of a sequence, take one frame in so many
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// Scale images to this short side first [default: as they are]
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(i64).range(16..=4096))]
+    short_side: Option<i64>,
+    /// Patches of lowest degree that a seed may take along
+    #[arg(long, value_name = "K", default_value_t = K_PATCHES)]
+    k_patches: usize,
+    /// Folder for the boxes found, as boxes.json, and for --pictures
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Draw this many images with their boxes, spread evenly over the set
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "out")]
+    pictures: usize,
+    /// File to write the figures to
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &DiscoveryArgs) -> anyhow::Result<()> {
+    if let Some(json) = &args.json {
+        check_writable("--json", json)?;
+    }
+    if let Some(out) = &args.out {
+        prepare(out)?;
+    }
+    let data = DataSet::read(&DataArgs {
+        root: &args.data,
+        set: args.set.as_deref(),
+        boxes: args.boxes.as_deref(),
+        no_hard: args.no_hard,
+        every: args.every as usize,
+    })?;
+    let encoder = Encoder::load(&args.encoder)?;
+    let (tally, boxes, images_per_s) = evaluate(args, &data, &encoder)?;
+    if let Some(out) = &args.out {
+        let path = out.join("boxes.json");
+        let text = serde_json::to_string_pretty(&boxes)? + "\n";
+        atomic::write_file(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    report(args, &data, &encoder, &tally, images_per_s)
+}
+
+/// Looks at every image; returns the sums, the box found in each, and the speed.
+fn evaluate(
+    args: &DiscoveryArgs,
+    data: &DataSet,
+    encoder: &Encoder,
+) -> anyhow::Result<(Tally, BTreeMap<String, [PxBox; 1]>, f64)> {
+    let pool = Pool::new(encoder)?;
+    let class_of = |label: u8| data.label_classes.get(usize::from(label) - 1).copied();
+    let mut tally = Tally::new(encoder.config.heads as usize);
+    let mut boxes = BTreeMap::new();
+    let draw_every = data.examples.len().div_ceil(args.pictures.max(1));
+    let is_drawn = |index: usize| args.pictures > 0 && index.is_multiple_of(draw_every);
+    let mut progress = Progress::new("images", data.examples.len() as u64);
+    let numbered: Vec<(usize, &Example)> = data.examples.iter().enumerate().collect();
+    for chunk in numbered.chunks(IMAGES_AT_ONCE) {
+        let look = |vit: &Vit, (index, example): (usize, &Example)| -> anyhow::Result<_> {
+            let look = Look::at(args, vit, &read_rgb(&example.image)?, pool.device);
+            let mask = example.mask.as_deref().map(IndexMask::read).transpose()?;
+            let jaccard_HL = mask.map(|mask| look.jaccard(&mask));
+            if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
+                draw(out, example, &look)?;
+            }
+            Ok((look.bounds(), jaccard_HL))
+        };
+        for ((_, example), (bounds, jaccard_HL)) in
+            chunk.iter().zip(pool.map(chunk.to_vec(), look)?)
+        {
+            tally.add_box(&bounds, &example.objects);
+            tally.add_masks(&jaccard_HL.unwrap_or_default(), class_of);
+            boxes.insert(example.name.clone(), [bounds]);
+        }
+        progress.advance(chunk.len() as u64);
+    }
+    let images_per_s = data.examples.len() as f64 / progress.elapsed_s();
+    Ok((tally, boxes, images_per_s))
+}
+
+/// What the encoder made of an image.
+struct Look {
+    /// The image as the encoder saw it.
+    seen_CHW: Tensor,
+    /// Columns and rows of the image as it is over those as the encoder saw it.
+    scale: (f64, f64),
+    block: LastBlock,
+    found: Found,
+}
+
+impl Look {
+    fn at(args: &DiscoveryArgs, vit: &Vit, image_CHW: &Tensor, device: Device) -> Self {
+        let size = image_CHW.size();
+        let (rows, columns) = (size[1], size[2]);
+        let scale = args.short_side.map_or(1.0, |px| px as f64 / rows.min(columns) as f64);
+        let scaled = |px: i64| ((px as f64 * scale).round() as i64).max(1);
+        let seen_CHW = resize(image_CHW, scaled(rows), scaled(columns));
+        let block = LastBlock::of(vit, &seen_CHW, device);
+        let seen_px = (scaled(rows) as usize, scaled(columns) as usize);
+        let found = lost(&block.keys_ND, block.grid, seen_px, args.k_patches);
+        let scale = (columns as f64 / seen_px.1 as f64, rows as f64 / seen_px.0 as f64);
+        Self { seen_CHW, scale, block, found }
+    }
+
+    /// The box in pixels of the image as it is.
+    fn bounds(&self) -> PxBox {
+        self.found.bounds.scaled(self.scale.0, self.scale.1)
+    }
+
+    /// For each head, the Jaccard index of its mask with each label.
+    fn jaccard(&self, mask: &IndexMask) -> Vec<Vec<(u8, f64)>> {
+        let size = self.seen_CHW.size();
+        let counts = LabelCounts::new(mask, self.block.grid, (size[1] as usize, size[2] as usize));
+        let masks_HN = attention_masks(&self.block.attn_HN, MASS);
+        masks_HN.iter().map(|patches| counts.jaccard(patches)).collect()
+    }
+}
+
+fn draw(out: &Path, example: &Example, look: &Look) -> anyhow::Result<()> {
+    let seen = |bounds: &PxBox| bounds.scaled(1.0 / look.scale.0, 1.0 / look.scale.1);
+    let objects: Vec<PxBox> = example.objects.iter().map(|object| seen(&object.bounds)).collect();
+    let picture = discovery_picture(&look.seen_CHW, &objects, &look.found, look.block.grid);
+    // Names come from files: nothing of them may lead out of the folder.
+    let name = example.name.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "_");
+    let path = out.join(format!("{name}.png"));
+    picture.save(&path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn prepare(out: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(out)
+        .with_context(|| format!("cannot make {}; give --out a folder", out.display()))?;
+    check_writable("--out", &out.join("boxes.json"))
+}
+
+fn report(
+    args: &DiscoveryArgs,
+    data: &DataSet,
+    encoder: &Encoder,
+    tally: &Tally,
+    images_per_s: f64,
+) -> anyhow::Result<()> {
+    let scores = tally.scores();
+    ensure!(scores.images > 0, "{} has no image", data.name);
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let mut images = format!("{} of {}", scores.images, data.name);
+    if data.without_objects > 0 {
+        images += &format!("; {} without objects left out", data.without_objects);
+    }
+    let mut table = vec![
+        ("encoder", encoder.name.clone()),
+        ("images", images),
+        ("CorLoc", percent(scores.corloc)),
+    ];
+    if let Some(jaccard) = scores.jaccard {
+        let masks = format!("{} (best head; {} masks)", percent(jaccard), scores.masked_images);
+        table.push(("Jaccard", masks));
+        let heads: Vec<String> = scores.per_head.iter().map(|share| percent(*share)).collect();
+        table.push(("by head", heads.join(", ")));
+    }
+    for (name, class) in &scores.per_class {
+        let part = |what: &str, share: Option<f64>| {
+            share.map(|share| format!("  {what} {}", percent(share))).unwrap_or_default()
+        };
+        let figures = part("CorLoc", class.corloc) + &part("Jaccard", class.jaccard);
+        table.push((name, format!("{} images{figures}", class.images)));
+    }
+    table.push(("speed", format!("{images_per_s:.2} images/s")));
+    let mut figures = json!({
+        "encoder": encoder.name,
+        "data": data.name,
+        "images_without_objects": data.without_objects,
+        "short_side_px": args.short_side,
+        "k_patches": args.k_patches,
+        "images_per_s": images_per_s,
+    });
+    if let (Value::Object(figures), Value::Object(scores)) =
+        (&mut figures, serde_json::to_value(&scores)?)
+    {
+        figures.extend(scores);
+    }
+    tell(&table, &figures, args.json.as_deref())
+}

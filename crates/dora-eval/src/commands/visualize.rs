@@ -1,0 +1,413 @@
+//! `visualize`: what an encoder attends to, finds and follows, as sheets and moving pictures.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use dora_core::tracker::{Threshold, TrackerSpec};
+use dora_data::{
+    inspect::clock,
+    output::{check_writable, tell},
+};
+use dora_eval::{
+    encoder::{Encoder, EncoderArgs},
+    footage::Footage,
+    grid::Grid,
+    movie::{Movie, MovieKind},
+    pictures::{Row, beside, lay_out, object_colour, shrink, to_image},
+    pool::Pool,
+    progress::Progress,
+    scene::{Painted, Scale, paint},
+    tracking::Follower,
+};
+use dora_model::TrackerLayer;
+use image::{Rgb, RgbImage};
+use serde_json::json;
+
+/// Frames that pass through the encoder together.
+const FRAMES_AT_ONCE: usize = 8;
+/// Frames that colours and heat are chosen by, spread evenly.
+const SCALE_FRAMES: usize = 16;
+/// Frames on a sheet, spread evenly.
+const SHEET_FRAMES: usize = 8;
+const SHEET_CELL_PX: u32 = 424;
+const CLIP_FRAMES: usize = 8;
+const WHOLE_STRIDE_S: f64 = 0.2;
+const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
+
+#[derive(Args)]
+pub(crate) struct VisualizeArgs {
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    /// Images that follow one another, instead of --store; all are shown at the first one's size
+    #[arg(value_name = "IMAGE", conflicts_with = "store")]
+    images: Vec<PathBuf>,
+    /// Frame store of a video
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Folder for the pictures
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where the clip begins, in seconds or as h:mm:ss of the video's time [default: at its start]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["images", "whole"])]
+    clip: Option<f64>,
+    /// Frames of the clip; with --whole, frames after which objects are discovered anew [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000), conflicts_with = "images")]
+    frames: Option<u64>,
+    /// Seconds between frames [default: 1, or what fits into the video; with --whole 0.2]
+    #[arg(long, value_name = "S", value_parser = parse_stride, conflicts_with = "images")]
+    stride_s: Option<f64>,
+    /// Show the whole video
+    #[arg(long, conflicts_with = "images")]
+    whole: bool,
+    /// How many objects to follow: those of the first heads
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(i64).range(1..))]
+    objects: i64,
+    /// Heads that find an object each, instead of the first ones
+    #[arg(long, value_name = "H,...", value_delimiter = ',', value_parser = clap::value_parser!(i64).range(0..))]
+    heads: Vec<i64>,
+    /// The block whose attention finds and follows objects
+    #[arg(long, value_enum, default_value_t = Layer::Last)]
+    layer: Layer,
+    /// Follow the plain prototypes, not those refined by Sinkhorn-Knopp
+    #[arg(long)]
+    no_sinkhorn: bool,
+    /// Short side of the frames that the encoder sees, rounded down to whole patches
+    #[arg(long, value_name = "PX", default_value_t = 480, value_parser = clap::value_parser!(i64).range(16..=4096))]
+    short_side: i64,
+    /// Colour only the patches that hold most of the attention, and leave the others black
+    #[arg(long)]
+    foreground: bool,
+    /// How moving pictures are written [default: gif; with --whole mp4]
+    #[arg(long, value_enum)]
+    movie: Option<MovieKind>,
+    /// Frames per second of moving pictures [default: as in the video, between 4 and 30]
+    #[arg(long, value_name = "F", value_parser = parse_fps)]
+    movie_fps: Option<f64>,
+    /// File to write the figures to
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// [`TrackerLayer`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Layer {
+    Last,
+    SecondLast,
+}
+
+/// Frames to draw.
+struct Plan {
+    frames: Vec<usize>,
+    /// Frames after which objects are discovered anew.
+    window: usize,
+    grid: Grid,
+    fps: f64,
+    kind: MovieKind,
+}
+
+/// The moving pictures.
+struct Movies {
+    attention: Movie,
+    tracks: Movie,
+    pca: Movie,
+}
+
+pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
+    if let Some(json) = &args.json {
+        check_writable("--json", json)?;
+    }
+    let footage = open(args)?;
+    let frames = choose(args, &footage)?;
+    let kind = args.movie.unwrap_or(if args.whole { MovieKind::Mp4 } else { MovieKind::Gif });
+    kind.check()?;
+    let encoder = Encoder::load(&args.encoder)?;
+    let head_ids = heads(args, encoder.config.heads)?;
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make {}; give --out a folder", args.out.display()))?;
+    for sheet in ["attention.png", "objects.png", "pca.png"] {
+        check_writable("--out", &args.out.join(sheet))?;
+    }
+    let window = match args.frames {
+        Some(frames) if args.whole => frames as usize,
+        None if args.whole => CLIP_FRAMES,
+        _ => frames.len(),
+    };
+    let grid = grid(footage.size_px()?, args.short_side, encoder.config.patch_px);
+    let fps = args.movie_fps.map_or_else(|| usual_fps(&footage, &frames), Ok)?;
+    let plan = Plan { frames, window, grid, fps, kind };
+
+    let spec = TrackerSpec {
+        eps: 0.05,
+        iterations: 30,
+        sinkhorn: !args.no_sinkhorn,
+        // Of one clip, as in training that of each clip alone.
+        threshold: Threshold::Sample,
+    };
+    let pool = Pool::new(&encoder)?;
+    let follower = || Follower::new(&pool, spec, args.layer.into(), head_ids.clone());
+    let (files, frames_per_s) = draw(args, &footage, &plan, &pool, follower)?;
+    let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let heads: Vec<String> = head_ids.iter().map(i64::to_string).collect();
+    let mut table = vec![
+        ("encoder", encoder.name.clone()),
+        ("frames", format!("{} of {}", plan.frames.len(), size_text(grid))),
+        ("objects", format!("of heads {}", heads.join(", "))),
+        ("speed", format!("{frames_per_s:.2} frames/s")),
+    ];
+    table.extend(shown.iter().map(|file| ("picture", file.clone())));
+    let figures = json!({
+        "encoder": encoder.name,
+        "frames": plan.frames.len(),
+        "grid": [grid.rows, grid.columns],
+        "heads": head_ids,
+        "frames_per_s": frames_per_s,
+        "files": shown,
+    });
+    tell(&table, &figures, args.json.as_deref())
+}
+
+/// Looks at all frames and writes everything; returns the files and the frames per second.
+fn draw<'a>(
+    args: &VisualizeArgs,
+    footage: &Footage,
+    plan: &Plan,
+    pool: &Pool,
+    follower: impl Fn() -> Follower<'a>,
+) -> anyhow::Result<(Vec<PathBuf>, f64)> {
+    let grid = plan.grid;
+    let (rows_px, columns_px) = (grid.rows * grid.patch_px, grid.columns * grid.patch_px);
+    let read =
+        |frames: &[usize]| pool.install(|| footage.read(frames, rows_px as i64, columns_px as i64));
+    let sampled = spread(plan.frames.len(), SCALE_FRAMES);
+    let total = plan.frames.len() + sampled.len();
+    let mut progress = Progress::new("frames", total as u64);
+
+    let mut sights = Vec::new();
+    for chunk in sampled.chunks(FRAMES_AT_ONCE) {
+        let frames: Vec<usize> = chunk.iter().map(|&index| plan.frames[index]).collect();
+        sights.push(follower().look(read(&frames)?));
+        progress.advance(chunk.len() as u64);
+    }
+    let scale = Scale::fit(&sights, args.foreground);
+    drop(sights);
+
+    let on_sheet = spread(plan.frames.len(), SHEET_FRAMES);
+    let mut sheet = Vec::new();
+    let mut headings = Vec::new();
+    let mut movies = None;
+    let mut follower = follower();
+    let mut index = 0;
+    for window in plan.frames.chunks(plan.window.max(1)) {
+        follower.forget();
+        for chunk in window.chunks(FRAMES_AT_ONCE) {
+            let frames_CHW = read(chunk)?;
+            let frames: Vec<RgbImage> = frames_CHW.iter().map(to_image).collect();
+            let sight = follower.look(frames_CHW);
+            let painted = paint(&frames, &sight, &scale, grid);
+            for (frame, painted) in chunk.iter().zip(painted) {
+                let movies = match &mut movies {
+                    Some(movies) => movies,
+                    none => none.insert(Movies::begin(args, plan, &painted)?),
+                };
+                movies.push(&painted)?;
+                if on_sheet.contains(&index) {
+                    let number = || index.to_string();
+                    headings.push(footage.time_s(*frame)?.map_or_else(number, clock));
+                    sheet.push(painted);
+                }
+                index += 1;
+            }
+            progress.advance(chunk.len() as u64);
+        }
+    }
+    let frames_per_s = total as f64 / progress.elapsed_s();
+    drop(progress);
+    let mut files = write_sheets(&args.out, &headings, sheet)?;
+    files.extend(movies.context("there is no frame")?.finish()?);
+    Ok((files, frames_per_s))
+}
+
+impl Movies {
+    fn begin(args: &VisualizeArgs, plan: &Plan, first: &Painted) -> anyhow::Result<Self> {
+        let begin = |name: &str, picture: &RgbImage| {
+            Movie::new(plan.kind, &args.out.join(name), picture.dimensions(), plan.fps)
+        };
+        Ok(Self {
+            attention: begin("attention", &attention_picture(first))?,
+            tracks: begin("tracks", &first.objects)?,
+            pca: begin("pca", &pca_picture(first))?,
+        })
+    }
+
+    fn push(&mut self, painted: &Painted) -> anyhow::Result<()> {
+        self.attention.push(&attention_picture(painted))?;
+        self.tracks.push(&painted.objects)?;
+        self.pca.push(&pca_picture(painted))?;
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<[PathBuf; 3]> {
+        Ok([self.attention.finish()?, self.tracks.finish()?, self.pca.finish()?])
+    }
+}
+
+/// The frame and the attention of each head, in rows of about as many pictures.
+fn attention_picture(painted: &Painted) -> RgbImage {
+    let cells: Vec<RgbImage> = std::iter::once(&painted.frame)
+        .chain(&painted.attention)
+        .map(|cell| shrink(cell.clone(), SHEET_CELL_PX))
+        .collect();
+    let columns = (cells.len() as f64).sqrt().ceil() as usize;
+    let rows: Vec<Row> = cells.chunks(columns).map(|cells| Row::plain(cells.to_vec())).collect();
+    lay_out(&[], &rows)
+}
+
+fn pca_picture(painted: &Painted) -> RgbImage {
+    let small = |image: &RgbImage| shrink(image.clone(), SHEET_CELL_PX * 3 / 2);
+    beside(&small(&painted.frame), &small(&painted.pca))
+}
+
+fn write_sheets(
+    out: &Path,
+    headings: &[String],
+    painted: Vec<Painted>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let row = |colour, label: String, picture: &dyn Fn(&Painted) -> &RgbImage| Row {
+        colour,
+        label,
+        cells: painted.iter().map(|p| shrink(picture(p).clone(), SHEET_CELL_PX)).collect(),
+    };
+    let first = painted.first().context("there is no frame")?;
+    let frames = || row(Rgb([24, 24, 24]), String::new(), &|p| &p.frame);
+    let mut attention = vec![frames()];
+    for head in 0..first.attention.len() {
+        attention.push(row(WHITE, head.to_string(), &|p| &p.attention[head]));
+    }
+    let mut objects = vec![frames(), row(WHITE, String::new(), &|p| &p.objects)];
+    for object in 0..first.alone.len() {
+        objects.push(row(object_colour(object), String::new(), &|p| &p.alone[object]));
+    }
+    let pca = vec![frames(), row(WHITE, String::new(), &|p| &p.pca)];
+    let sheets = [("attention.png", attention), ("objects.png", objects), ("pca.png", pca)];
+    let write = |(name, rows): (&str, Vec<Row>)| {
+        let path = out.join(name);
+        let sheet = lay_out(headings, &rows);
+        sheet.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    };
+    sheets.into_iter().map(write).collect()
+}
+
+fn open(args: &VisualizeArgs) -> anyhow::Result<Footage> {
+    match &args.store {
+        Some(store) => Ok(Footage::open(store)?),
+        None => {
+            ensure!(!args.images.is_empty(), "there is nothing to show: give images or --store");
+            if let Some(missing) = args.images.iter().find(|path| !path.is_file()) {
+                bail!(
+                    "`{}` does not exist; give images, JPEG or PNG, or --store",
+                    missing.display()
+                );
+            }
+            Ok(Footage::Images(args.images.clone()))
+        }
+    }
+}
+
+fn choose(args: &VisualizeArgs, footage: &Footage) -> anyhow::Result<Vec<usize>> {
+    Ok(if args.whole {
+        footage.whole(args.stride_s.unwrap_or(WHOLE_STRIDE_S))?
+    } else {
+        let frames = args.frames.map_or(CLIP_FRAMES, |frames| frames as usize);
+        footage.clip(args.clip, frames, args.stride_s)?
+    })
+}
+
+fn heads(args: &VisualizeArgs, known: i64) -> anyhow::Result<Vec<i64>> {
+    if args.heads.is_empty() {
+        ensure!(
+            args.objects <= known,
+            "--objects {}: the encoder has {known} heads, and each finds one object",
+            args.objects
+        );
+        return Ok((0..args.objects).collect());
+    }
+    for (index, head) in args.heads.iter().enumerate() {
+        ensure!(*head < known, "--heads {head}: the encoder has the heads 0 to {}", known - 1);
+        ensure!(!args.heads[..index].contains(head), "--heads names head {head} twice");
+    }
+    Ok(args.heads.clone())
+}
+
+/// Whole patches, the short side closest below `short_px`, the long one in proportion.
+fn grid((width, height): (u32, u32), short_px: i64, patch_px: i64) -> Grid {
+    let short = (short_px / patch_px).max(1);
+    let (width, height) = (i64::from(width.max(1)), i64::from(height.max(1)));
+    let long_px = short * patch_px * width.max(height) / width.min(height);
+    let long = long_px / patch_px;
+    let (rows, columns) = if height <= width { (short, long) } else { (long, short) };
+    Grid { rows: rows as usize, columns: columns as usize, patch_px: patch_px as usize }
+}
+
+/// As fast as it was, within what one likes to look at.
+fn usual_fps(footage: &Footage, frames: &[usize]) -> anyhow::Result<f64> {
+    let ends = (frames.first(), frames.last());
+    let (Some(&first), Some(&last)) = ends else { return Ok(4.0) };
+    let fps = match (footage.time_s(first)?, footage.time_s(last)?) {
+        (Some(from_s), Some(to_s)) if to_s > from_s => (frames.len() - 1) as f64 / (to_s - from_s),
+        _ => 10.0,
+    };
+    Ok(fps.clamp(4.0, 30.0))
+}
+
+/// At most `most` of `of` numbers, the first and the last among them.
+fn spread(of: usize, most: usize) -> Vec<usize> {
+    let count = of.min(most);
+    (0..count).map(|index| index * (of - 1) / (count - 1).max(1)).collect()
+}
+
+fn size_text(grid: Grid) -> String {
+    format!(
+        "{}x{} px ({}x{} patches)",
+        grid.columns * grid.patch_px,
+        grid.rows * grid.patch_px,
+        grid.columns,
+        grid.rows
+    )
+}
+
+impl From<Layer> for TrackerLayer {
+    fn from(layer: Layer) -> Self {
+        match layer {
+            Layer::Last => Self::Last,
+            Layer::SecondLast => Self::SecondLast,
+        }
+    }
+}
+
+/// Seconds, or hours, minutes and seconds with colons between them.
+fn parse_time(text: &str) -> Result<f64, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let parsed: Option<Vec<f64>> = parts.iter().map(|part| part.parse().ok()).collect();
+    match parsed {
+        Some(parts) if parts.len() <= 3 && parts.iter().all(|p| p.is_finite() && *p >= 0.0) => {
+            Ok(parts.iter().fold(0.0, |sum, part| sum * 60.0 + part))
+        }
+        _ => Err("a time is seconds or h:mm:ss".to_owned()),
+    }
+}
+
+fn parse_stride(text: &str) -> Result<f64, String> {
+    let stride_s = text.parse().ok().filter(|s: &f64| (1e-3..=86_400.0).contains(s));
+    stride_s.ok_or_else(|| "a stride is at least 0.001 s".to_owned())
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
+    let fps = text.parse().ok().filter(|fps: &f64| (0.1..=120.0).contains(fps));
+    fps.ok_or_else(|| "frames per second are between 0.1 and 120".to_owned())
+}

@@ -1,0 +1,29 @@
+//! Pictures for people: what an encoder attends to, finds and follows.
+
+mod colour;
+mod found;
+mod overlay;
+mod sheet;
+mod tracks;
+
+pub use colour::object_colour;
+pub use found::discovery_picture;
+pub use overlay::{heat_over, mask_overlay, objects_over, one_object};
+pub use sheet::{Row, beside, lay_out, shrink};
+pub use tracks::{masks, track_strip};
+
+use image::RgbImage;
+use tch::Tensor;
+
+/// uint8 `[3, H, W]` as an image.
+pub fn to_image(frame_CHW: &Tensor) -> RgbImage {
+    let size = frame_CHW.size();
+    let pixels = Vec::try_from(frame_CHW.permute([1, 2, 0]).contiguous().flatten(0, -1));
+    RgbImage::from_raw(size[2] as u32, size[1] as u32, pixels.unwrap_or_default())
+        .expect("three bytes for each pixel")
+}
+
+/// uint8 `[T, 3, H, W]` as images.
+pub fn to_images(frames_TCHW: &Tensor) -> Vec<RgbImage> {
+    (0..frames_TCHW.size()[0]).map(|frame| to_image(&frames_TCHW.get(frame))).collect()
+}

@@ -1,0 +1,185 @@
+//! `dora-eval visualize` as users start it.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Output},
+};
+
+use dora_store::{IngestOptions, Report, Source, StoreHeader, StoreWriter};
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tempfile::TempDir;
+use turbojpeg::{PixelFormat, Subsamp};
+
+/// A square that moves over stripes.
+fn frame(index: usize, (width, height): (u32, u32)) -> RgbImage {
+    let left = 4 * index as u32;
+    RgbImage::from_fn(width, height, |x, y| {
+        let is_object = (left..left + 40).contains(&x) && (30..80).contains(&y);
+        if is_object {
+            Rgb([240, 180, 30])
+        } else {
+            Rgb([(x % 64) as u8 * 2, (y % 50) as u8 * 3, 90])
+        }
+    })
+}
+
+/// A store of frames at ten a second that begins at one minute.
+fn write_store(folder: &Path, frames: usize) {
+    let source = Source { name: "walk.mp4".into(), files: 1, size_bytes: 5_000_000, digest: 1 };
+    let (width_px, height_px) = (160, 120);
+    let header = StoreHeader { source, options: IngestOptions::default(), width_px, height_px };
+    let (mut writer, _) = StoreWriter::create_or_resume(folder, &header).unwrap();
+    for index in 0..frames {
+        let picture = frame(index, (width_px, height_px));
+        let (width, height) = (width_px as usize, height_px as usize);
+        let (pixels, format) = (picture.as_raw().as_slice(), PixelFormat::RGB);
+        let image = turbojpeg::Image { pixels, width, pitch: width * 3, height, format };
+        let jpeg = turbojpeg::compress(image, 90, Subsamp::Sub2x2).unwrap();
+        writer.push(60_000_000 + index as i64 * 100_000, index as u64, &jpeg).unwrap();
+    }
+    writer.finish(Report::default()).unwrap();
+}
+
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
+    command.args(["visualize", "--random-init", "--arch", "vit_tiny", "--device", "cpu"]);
+    command.args(["--short-side", "70"]).args(words);
+    command
+}
+
+fn path(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn drawn(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[track_caller]
+fn refused(mut command: Command, expected: &str) {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("error:") && said.contains(expected), "{expected} is not in: {said}");
+}
+
+/// Frames of a GIF, and their size.
+fn gif(path: &str) -> (usize, (u16, u16)) {
+    let mut decoder = gif::DecodeOptions::new().read_info(File::open(path).unwrap()).unwrap();
+    let mut frames = 0;
+    while decoder.read_next_frame().unwrap().is_some() {
+        frames += 1;
+    }
+    (frames, (decoder.width(), decoder.height()))
+}
+
+#[test]
+fn a_clip_gives_sheets_and_movies_the_same_at_any_number_of_threads() {
+    let folder = TempDir::new().unwrap();
+    let (store, out, json) =
+        (path(&folder, "a.store"), path(&folder, "out"), path(&folder, "a.json"));
+    write_store(Path::new(&store), 20);
+    let clip = ["--store", &store, "--out", &out, "--clip", "1:00.2", "--frames", "5"];
+    let words = [&clip[..], &["--stride-s", "0.3", "--json", &json]].concat();
+    let draw = |threads: &str| {
+        let mut command = command(&words);
+        command.env("OMP_NUM_THREADS", threads).env("RAYON_NUM_THREADS", threads);
+        drawn(command);
+        ["attention.png", "objects.png", "pca.png", "attention.gif", "tracks.gif", "pca.gif"]
+            .map(|name| fs::read(format!("{out}/{name}")).unwrap())
+    };
+    assert!(draw("1") == draw("2"), "pictures depend on the number of threads");
+    // 4 rows of patches of 16 px, and 5 columns.
+    let cells = |rows: u32| (14 + 5 * (80 + 4), 23 + rows * (64 + 4));
+    for (name, rows) in [("attention", 4), ("objects", 5), ("pca", 2)] {
+        let sheet = image::open(format!("{out}/{name}.png")).unwrap();
+        assert_eq!((sheet.width(), sheet.height()), cells(rows), "{name}");
+    }
+    assert_eq!(gif(&format!("{out}/tracks.gif")), (5, (80, 64)));
+    assert_eq!(gif(&format!("{out}/pca.gif")), (5, (164, 64)));
+    assert_eq!(gif(&format!("{out}/attention.gif")).0, 5);
+    let figures: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(figures["files"].as_array().unwrap().len(), 6);
+    assert_eq!(figures["frames"].as_u64(), Some(5));
+    let left: Vec<_> = fs::read_dir(&out).unwrap().collect();
+    assert_eq!(left.len(), 6, "{left:?}");
+}
+
+#[test]
+fn a_video_is_shown_whole_and_in_mp4_where_there_is_ffmpeg() {
+    let folder = TempDir::new().unwrap();
+    let (store, out) = (path(&folder, "a.store"), path(&folder, "out"));
+    write_store(Path::new(&store), 20);
+    let words = ["--store", &store, "--out", &out, "--whole", "--frames", "4", "--heads", "2,0"];
+    drawn(command(&[&words[..], &["--movie", "gif", "--foreground"]].concat()));
+    // 1.9 s, one frame every 0.2 s.
+    assert_eq!(gif(&format!("{out}/tracks.gif")).0, 10);
+
+    let mut without = command(&words);
+    without.env("PATH", folder.path());
+    refused(without, "--movie gif");
+    if Command::new("ffmpeg").arg("-version").output().is_err() {
+        eprintln!("skipped: MP4 needs the program ffmpeg, which is not here");
+        return;
+    }
+    drawn(command(&words));
+    let film = fs::read(format!("{out}/tracks.mp4")).unwrap();
+    assert_eq!(&film[4..8], b"ftyp");
+    let hidden = fs::read_dir(&out).unwrap().flatten();
+    assert!(hidden.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with('.')));
+}
+
+#[test]
+fn images_are_a_clip_at_the_first_one_s_size() {
+    let folder = TempDir::new().unwrap();
+    let out = path(&folder, "out");
+    let images = [("a.png", (160, 120)), ("b.jpg", (90, 200)), ("c.png", (33, 20))];
+    let images = images.map(|(name, size)| {
+        frame(3, size).save(path(&folder, name)).unwrap();
+        path(&folder, name)
+    });
+    let words: Vec<&str> = images.iter().map(String::as_str).collect();
+    drawn(command(&[&["--out", &out], &words[..]].concat()));
+    assert_eq!(gif(&format!("{out}/tracks.gif")), (3, (80, 64)));
+    // A single image is a clip, too.
+    drawn(command(&["--out", &out, "--layer", "second_last", "--no-sinkhorn", words[0]]));
+    assert_eq!(gif(&format!("{out}/tracks.gif")).0, 1);
+    refused(command(&["--out", &out, "--whole", words[0]]), "--whole");
+    refused(command(&["--out", &out, words[0], "no.png"]), "`no.png` does not exist");
+    fs::write(&images[2], "not a picture").unwrap();
+    refused(command(&["--out", &out, words[0], words[2]]), "c.png");
+    assert_eq!(gif(&format!("{out}/tracks.gif")).0, 1, "an earlier movie is left alone");
+}
+
+#[test]
+fn a_wrong_input_gets_one_sentence() {
+    let folder = TempDir::new().unwrap();
+    let (store, out) = (path(&folder, "a.store"), path(&folder, "out"));
+    write_store(Path::new(&store), 20);
+    let with = |words: &[&str]| command(&[&["--store", &store, "--out", &out], words].concat());
+    refused(with(&["--clip", "0"]), "not within the video, which has 60.0 s to 61.9 s");
+    refused(with(&["--clip", "1:02"]), "not within the video");
+    refused(with(&["--clip", "60", "--stride-s", "1"]), "not within the video");
+    refused(with(&["--clip", "1:2:3:4"]), "h:mm:ss");
+    refused(with(&["--clip=-3"]), "h:mm:ss");
+    refused(with(&["--stride-s", "0"]), "at least 0.001 s");
+    refused(with(&["--frames", "0"]), "--frames");
+    refused(with(&["--objects", "4"]), "has 3 heads");
+    refused(with(&["--heads", "0,3"]), "the heads 0 to 2");
+    refused(with(&["--heads", "1,1"]), "head 1 twice");
+    refused(with(&["x.png"]), "--store");
+    refused(command(&["--out", &out]), "--store");
+    refused(command(&["--out", &out, "--store", &path(&folder, "no")]), "no such folder");
+    let file = path(&folder, "file");
+    fs::write(&file, "").unwrap();
+    refused(command(&["--store", &store, "--out", &file]), "give --out a folder");
+    let empty = path(&folder, "empty.store");
+    write_store(Path::new(&empty), 0);
+    refused(command(&["--store", &empty, "--out", &out]), "has no frame");
+    assert!(!Path::new(&out).exists(), "nothing is written before the words are checked");
+}
