@@ -4,10 +4,19 @@
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
+pub mod cores;
 pub mod encoder;
+pub mod feature_cache;
 pub mod features;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
+pub mod linear;
 pub mod pictures;
 pub mod progress;
+pub mod rate;
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
