@@ -69,10 +69,12 @@ pub fn resize_and_crop(image_CHW: &Tensor, short_px: i64, crop_px: i64) -> Tenso
     let resized_CHW = if (rows, columns) == (height, width) {
         image_CHW.shallow_clone()
     } else {
-        let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
-        let resized =
-            image.internal_upsample_bicubic2d_aa([rows, columns], false, None::<f64>, None::<f64>);
-        to_levels(&resized)
+        // Pillow rounds and cuts off what the kernel overshoots after each direction, across first.
+        let scaled = |image_CHW: &Tensor, size: [i64; 2]| {
+            let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
+            to_levels(&image.internal_upsample_bicubic2d_aa(size, false, None::<f64>, None::<f64>))
+        };
+        scaled(&scaled(image_CHW, [height, columns]), [rows, columns])
     };
     // As torchvision: half a pixel is rounded to even.
     let start = |size: i64| (((size - crop_px) as f64) / 2.0).round_ties_even() as i64;
