@@ -15,7 +15,7 @@ use dora_store::atomic;
 use md5::{Digest, Md5};
 use tch::{Kind, Tensor};
 
-use crate::{encoder::Encoder, features::Wanted, hex};
+use crate::{encoder::Encoder, features::Wanted, float_bytes, hex};
 
 /// Rises when the same images give other features, or a file is laid out otherwise.
 const VERSION: u32 = 1;
@@ -158,8 +158,7 @@ fn names(block: i64) -> [String; 2] {
 fn crc32(values: &Tensor) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     for row in values.split(1 << 12, 0) {
-        let row = Vec::<f32>::try_from(row.flatten(0, -1)).unwrap_or_default();
-        row.iter().for_each(|value| hasher.update(&value.to_le_bytes()));
+        hasher.update(&float_bytes(&row));
     }
     hasher.finalize().into()
 }

@@ -70,8 +70,11 @@ impl ImageFolder {
         let folder = root.join(split);
         let layout =
             |path: &Path, found: String| ImageFolderError::Layout { path: path.into(), found };
+        if !root.is_dir() {
+            return Err(layout(root, "there is no such folder".to_owned()));
+        }
         if !folder.is_dir() {
-            let lacks = format!("it has no folder `{split}`, but {}", content(root));
+            let lacks = format!("it has no folder `{split}` ({})", content(root));
             return Err(layout(root, lacks));
         }
         let (mut classes, mut samples) = (Vec::new(), Vec::new());
@@ -85,10 +88,9 @@ impl ImageFolder {
             classes.push(name(&class));
         }
         match classes.len() {
-            0 => Err(layout(
-                &folder,
-                format!("it has no folder of a class, but {}", content(&folder)),
-            )),
+            0 => {
+                Err(layout(&folder, format!("it has no folder of a class ({})", content(&folder))))
+            }
             1 => Err(layout(
                 &folder,
                 format!("it has one class, `{}`, and two are the fewest", classes[0]),
@@ -149,9 +151,11 @@ fn content(folder: &Path) -> String {
     let names: Vec<String> = sorted(folder).unwrap_or_default().iter().map(|p| name(p)).collect();
     let shown = names.iter().take(NAMES).map(|name| format!("`{name}`")).collect::<Vec<_>>();
     match names.len() {
-        0 => "is empty".to_owned(),
-        count if count > NAMES => format!("{} and {} more", shown.join(", "), count - NAMES),
-        _ => shown.join(", "),
+        0 => "it is empty".to_owned(),
+        count if count > NAMES => {
+            format!("it holds {} and {} more", shown.join(", "), count - NAMES)
+        }
+        _ => format!("it holds {}", shown.join(", ")),
     }
 }
 

@@ -4,6 +4,8 @@
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
+use tch::{Device, Kind, Tensor};
+
 pub mod cores;
 pub mod encoder;
 pub mod feature_cache;
@@ -15,6 +17,12 @@ pub mod linear;
 pub mod pictures;
 pub mod progress;
 pub mod rate;
+
+/// The values of a tensor as float32, in memory's order.
+fn float_bytes(values: &Tensor) -> Vec<u8> {
+    let values = values.detach().to_device(Device::Cpu).to_kind(Kind::Float).flatten(0, -1);
+    Vec::try_from(values.contiguous().view_dtype(Kind::Uint8)).expect("a list of bytes")
+}
 
 /// Bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {

@@ -47,7 +47,7 @@ pub(crate) struct Records {
     checkpoints: Checkpoints,
     start: State,
     metrics: MetricsFile,
-    monitor: Monitor,
+    monitor: Option<Monitor>,
     progress: Progress,
     alarm: CollapseAlarm,
 }
@@ -79,7 +79,9 @@ impl Opened {
         let metrics = MetricsFile::resume(folder.path(), step).with_context(|| {
             format!("cannot go on in {}/metrics.jsonl", folder.path().display())
         })?;
-        let monitor = Monitor::resume(protocols, folder.path(), step).with_context(|| {
+        let judges = !protocols.is_empty();
+        let monitor = judges.then(|| Monitor::resume(protocols, folder.path(), step)).transpose();
+        let monitor = monitor.with_context(|| {
             format!("cannot go on in {}/monitor.jsonl", folder.path().display())
         })?;
         let first_watched = schedule.lr.warmup_steps.max(last_step / 20);
@@ -118,10 +120,11 @@ impl Records {
         step: u64,
         goes_on: &mut dyn FnMut() -> bool,
     ) {
+        let Some(monitor) = &mut self.monitor else { return };
         let state = engine.teacher().state().strip_prefix("backbone.");
         let (config, device) = (network_config(recipe).vit, engine.center().device());
         match Encoder::new(format!("teacher after {step} steps"), &state, config, device) {
-            Ok(encoder) => self.monitor.judge(&encoder, step, &mut self.progress, goes_on),
+            Ok(encoder) => monitor.judge(&encoder, step, &mut self.progress, goes_on),
             Err(error) => self.progress.say(&format!("warning: {error}")),
         }
     }

@@ -36,7 +36,12 @@ pub(crate) struct LinearArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     views: u64,
     /// Learning rates for a batch of 256, each for a classifier of its own
-    #[arg(long, value_name = "X,...", value_delimiter = ',', default_value = "0.001,0.01,0.1")]
+    #[arg(
+        long,
+        value_name = "X,...",
+        value_delimiter = ',',
+        default_value = "0.001,0.003,0.01,0.03,0.1,0.3"
+    )]
     lr: Vec<f64>,
     /// Images of a step
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=65_536))]
@@ -146,7 +151,6 @@ pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
         });
         table.push((name, text));
     }
-    table.push(("linear", best.text()));
     let per_lr: BTreeMap<String, Value> =
         results.iter().map(|r| (r.lr.to_string(), r.json())).collect();
     let mut figures = serde_json::Map::new();

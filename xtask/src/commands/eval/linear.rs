@@ -25,7 +25,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "lr",
             Value::Text("X,..."),
-            "learning rates for a batch of 256, each for a classifier of its own\n(default: 0.001,0.01,0.1)",
+            "learning rates for a batch of 256, each for a classifier of its own\n(default: 0.001,0.003,0.01,0.03,0.1,0.3)",
         ),
         option("batch", Value::Count("N"), "images of a step (default: 128)"),
         option(
