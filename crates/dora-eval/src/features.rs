@@ -16,7 +16,7 @@ use crate::{
 
 /// Images that a core encodes together: enough for its matrix products to be large, few enough to stay
 /// in its cache. Part of how results round, so it depends on nothing.
-const IMAGES_OF_A_CORE: usize = 4;
+const IMAGES_OF_A_CORE: usize = 8;
 /// Images that a GPU encodes together.
 const IMAGES_OF_A_GPU: usize = 64;
 /// How much longer than wide an image may be, or wider than long: what is cut off is scaled, too.
