@@ -6,6 +6,7 @@
 mod classification;
 mod method;
 mod network;
+mod propagation;
 mod runs;
 
 use std::{env, fs, path::PathBuf};

@@ -4,19 +4,22 @@
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
-use tch::{Device, Kind, Tensor};
-
 pub mod cores;
 pub mod encoder;
 pub mod feature_cache;
 pub mod features;
+pub mod gif;
 pub mod image_folder;
 pub mod images;
 pub mod knn;
 pub mod linear;
+pub mod masks;
 pub mod pictures;
 pub mod progress;
 pub mod rate;
+pub mod video_segmentation;
+
+use tch::{Device, Kind, Tensor};
 
 /// The values of a tensor as float32, in memory's order.
 fn float_bytes(values: &Tensor) -> Vec<u8> {

@@ -28,6 +28,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     analyze::COMMAND,
     eval::knn::COMMAND,
     eval::linear::COMMAND,
+    eval::segmentation::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

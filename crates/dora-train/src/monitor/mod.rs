@@ -1,6 +1,7 @@
 //! `[monitor]`: the teacher judged by evaluation protocols while it trains. Nothing of the training is
 //! changed by it: the encoder is a copy, and no generator of random numbers is touched.
 
+mod davis;
 mod knn;
 
 use std::{collections::BTreeMap, fs, io, path::Path, time::Instant};
@@ -57,6 +58,9 @@ pub(crate) fn protocols(recipe: &Recipe) -> anyhow::Result<Vec<Box<dyn Protocol>
     let mut protocols: Vec<Box<dyn Protocol>> = Vec::new();
     if !recipe.monitor.knn.is_empty() {
         protocols.push(Box::new(knn::Knn::open(recipe)?));
+    }
+    if !recipe.monitor.davis.is_empty() {
+        protocols.push(Box::new(davis::Davis::open(recipe)?));
     }
     Ok(protocols)
 }

@@ -237,6 +237,10 @@ pub struct MonitorSection {
     pub knn_k: i64,
     /// Side of the square that the encoder sees of an image; 0 is `model.image_px`.
     pub image_px: i64,
+    /// Folder with JPEGImages, Annotations and ImageSets for label propagation; empty for none.
+    pub davis: String,
+    /// Short side that its frames are scaled to.
+    pub davis_short_side_px: i64,
 }
 
 impl Default for MethodSection {
@@ -328,14 +332,21 @@ impl Default for OutputSection {
 
 impl Default for MonitorSection {
     fn default() -> Self {
-        Self { every: Span::Steps(1000), knn: String::new(), knn_k: 20, image_px: 0 }
+        Self {
+            every: Span::Steps(1000),
+            knn: String::new(),
+            knn_k: 20,
+            image_px: 0,
+            davis: String::new(),
+            davis_short_side_px: 480,
+        }
     }
 }
 
 impl MonitorSection {
     /// Whether there is anything to judge by.
     pub fn is_on(&self) -> bool {
-        !self.knn.is_empty()
+        !self.knn.is_empty() || !self.davis.is_empty()
     }
 }
 

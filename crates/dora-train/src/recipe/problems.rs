@@ -66,6 +66,7 @@ impl Recipe {
             ("data.threads", (data.threads as i64).max(1), 1024),
             ("data.prefetch_batches", data.prefetch_batches as i64, 64),
             ("monitor.knn_k", monitor.knn_k, 100_000),
+            ("monitor.davis_short_side_px", monitor.davis_short_side_px, 8192),
             ("monitor.image_px", if monitor.image_px == 0 { 1 } else { monitor.image_px }, 4096),
         ] {
             let fits = (1..=most).contains(&value);

@@ -2,6 +2,7 @@
 
 pub(super) mod knn;
 pub(super) mod linear;
+pub(super) mod segmentation;
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
