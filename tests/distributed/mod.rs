@@ -10,7 +10,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dora_core::{
@@ -31,6 +31,9 @@ use super::method::{engine::CONFIG, largest_difference, uniform};
 const STEPS: i64 = 4;
 const CLIPS: i64 = 4;
 const TOLERANCE: f64 = 1e-9;
+
+/// How long ranks wait for one another in a test of waiting.
+const SHORT: Duration = Duration::from_secs(4);
 
 /// What the ranks of a test are told.
 const SCENE: &str = "DORA_TEST_SCENE";
@@ -80,6 +83,12 @@ fn ranks_share_numbers_reasons_and_signals() {
     run_all("words", 3, folder.path());
 }
 
+#[test]
+fn ranks_wait_for_the_first_beyond_their_timeout() {
+    let folder = TempDir::new().unwrap();
+    run_all("wait", 2, folder.path());
+}
+
 /// Starts `world` ranks and waits for their good end.
 fn run_all(scene: &str, world: usize, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
@@ -113,15 +122,32 @@ fn free_port() -> u16 {
 #[ignore = "a part of the other tests of this module, which start it"]
 fn rank() {
     let scene = env::var(SCENE).expect("started by a test of this module");
-    let world = World::join(Duration::from_secs(60)).unwrap();
+    let timeout = if scene == "wait" { SHORT } else { Duration::from_secs(60) };
+    let world = World::join(timeout).unwrap();
     let words: Vec<&str> = scene.split(' ').collect();
     match words[..] {
         ["train", reduction, batches] => train(&world, reduction, batches.parse().unwrap()),
         ["bad", "number"] => bad_number(&world),
         ["lost", "rank"] => lost_rank(&world),
         ["words"] => words_of(&world),
+        ["wait"] => wait_for_first(&world),
         _ => panic!("{scene}"),
     }
+}
+
+/// The first rank works for longer than ranks wait for one another, and is heard meanwhile.
+fn wait_for_first(world: &World) {
+    let began = Instant::now();
+    let result = world.wait_for_first(|still_here| {
+        while began.elapsed() < SHORT * 2 {
+            std::thread::sleep(Duration::from_millis(50));
+            still_here().unwrap();
+        }
+        "done"
+    });
+    assert_eq!(result.unwrap(), world.is_first().then_some("done"));
+    assert!(began.elapsed() > SHORT);
+    world.all_ok(Ok(())).unwrap();
 }
 
 fn engine(world: &World, reduction: Reduction, batches: usize) -> Engine {

@@ -3,6 +3,7 @@
 //! Every size and scalar comes from the files; `DORA_GOLDEN` names another folder with the same
 //! names, other sizes and other numbers.
 
+mod classification;
 mod discovery;
 mod method;
 mod network;

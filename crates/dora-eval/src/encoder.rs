@@ -8,7 +8,9 @@ use std::{
 use dora_data::rng::stream;
 use dora_model::{StateDict, StateError, Vit, VitConfig};
 use md5::{Digest, Md5};
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Cuda, Device, Kind};
+
+use crate::{float_bytes, hex};
 
 /// Which encoder, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
@@ -229,11 +231,7 @@ fn digest(state: &StateDict) -> String {
     let mut md5 = Md5::new();
     for (name, tensor) in state.iter() {
         md5.update(format!("{name} {:?}\n", tensor.size()));
-        let values: Tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-        let values = Vec::<f32>::try_from(values.flatten(0, -1)).unwrap_or_default();
-        for value in values {
-            md5.update(value.to_le_bytes());
-        }
+        md5.update(float_bytes(tensor));
     }
-    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&md5.finalize())
 }

@@ -6,7 +6,7 @@ use dora_store::{FrameStore, StoreError};
 use rayon::prelude::*;
 use tch::Tensor;
 
-use crate::images::{ImageError, cover, decode_jpeg, image_size, read_rgb};
+use crate::images::{ImageError, cover, decode_rgb, image_size, read_rgb};
 
 /// Frames that can be read in any order.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Footage {
         let read = |&frame: &usize| -> Result<Tensor, FootageError> {
             let image_CHW = match self {
                 Self::Images(paths) => read_rgb(&paths[frame])?,
-                Self::Store(store) => decode_jpeg(store.jpeg(frame)?).map_err(|reason| {
+                Self::Store(store) => decode_rgb(store.jpeg(frame)?).map_err(|reason| {
                     FootageError::Frame { store: store.folder().to_owned(), frame, reason }
                 })?,
             };

@@ -3,7 +3,15 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
+
+use md5::{Digest, Md5};
+
+use crate::hex;
+
+/// Names of a folder's content that an error lists.
+const NAMES: usize = 5;
 
 /// Images of one split with their classes.
 #[derive(Debug)]
@@ -12,6 +20,8 @@ pub struct ImageFolder {
     pub classes: Vec<String>,
     /// Files and labels, in the order of their paths.
     pub samples: Vec<(PathBuf, i64)>,
+    /// The split's folder.
+    folder: PathBuf,
 }
 
 /// Why a folder is not one of images by class.
@@ -20,7 +30,7 @@ pub enum ImageFolderError {
     /// The system refused.
     #[error("cannot read {}", path.display())]
     Io {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -33,58 +43,96 @@ pub enum ImageFolderError {
         /// What is there instead.
         found: String,
     },
-    /// A class of one split is not in the other.
-    #[error("{} has the classes {found:?}, but the other split has {expected:?}", path.display())]
-    Classes {
-        /// The split's folder.
+    /// A class without images.
+    #[error("the class {} is empty: put JPEG or PNG files in it, or remove it from train and val", path.display())]
+    EmptyClass {
+        /// Its folder.
         path: PathBuf,
-        /// Its classes.
-        found: Vec<String>,
-        /// Those of the other.
-        expected: Vec<String>,
+    },
+    /// A class of one split is not in the other.
+    #[error("train and val need the same classes, but `{class}` is in {} and not in {}", with.display(), without.display())]
+    Classes {
+        /// Name of the first such class.
+        class: String,
+        /// The split that has it.
+        with: PathBuf,
+        /// The split that lacks it.
+        without: PathBuf,
     },
 }
 
 impl ImageFolder {
-    /// Lists the images of `ROOT/SPLIT`.
+    /// Lists the images of `ROOT/SPLIT`. Hidden folders and files of other kinds do not count.
+    ///
+    /// # Errors
+    /// If the layout is another, a class is empty, or there are fewer than two classes.
     pub fn read(root: &Path, split: &str) -> Result<Self, ImageFolderError> {
         let folder = root.join(split);
-        let layout = |path: &Path, found: &str| ImageFolderError::Layout {
-            path: path.into(),
-            found: found.into(),
-        };
-        if !folder.is_dir() {
-            return Err(layout(root, &format!("it has no folder `{split}`")));
+        let layout =
+            |path: &Path, found: String| ImageFolderError::Layout { path: path.into(), found };
+        if !root.is_dir() {
+            return Err(layout(root, "there is no such folder".to_owned()));
         }
-        let mut classes = Vec::new();
-        let mut samples = Vec::new();
+        if !folder.is_dir() {
+            let lacks = format!("it has no folder `{split}` ({})", content(root));
+            return Err(layout(root, lacks));
+        }
+        let (mut classes, mut samples) = (Vec::new(), Vec::new());
         for class in sorted(&folder)?.into_iter().filter(|path| path.is_dir()) {
             let label = classes.len() as i64;
             let before = samples.len();
             samples.extend(sorted(&class)?.into_iter().filter(|p| is_image(p)).map(|p| (p, label)));
             if samples.len() == before {
-                return Err(layout(&class, "it holds no image"));
+                return Err(ImageFolderError::EmptyClass { path: class });
             }
-            let name = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            classes.push(name);
+            classes.push(name(&class));
         }
-        if classes.is_empty() {
-            return Err(layout(&folder, "it holds no folder"));
+        match classes.len() {
+            0 => {
+                Err(layout(&folder, format!("it has no folder of a class ({})", content(&folder))))
+            }
+            1 => Err(layout(
+                &folder,
+                format!("it has one class, `{}`, and two are the fewest", classes[0]),
+            )),
+            _ => Ok(Self { classes, samples, folder }),
         }
-        Ok(Self { classes, samples })
     }
 
     /// Lists train and val, which must have the same classes.
     pub fn read_splits(root: &Path) -> Result<[Self; 2], ImageFolderError> {
-        let (train, val) = (Self::read(root, "train")?, Self::read(root, "val")?);
-        if train.classes != val.classes {
-            return Err(ImageFolderError::Classes {
-                path: root.join("val"),
-                found: val.classes,
-                expected: train.classes,
-            });
+        let [train, val] = [Self::read(root, "train")?, Self::read(root, "val")?];
+        for (with, without) in [(&train, &val), (&val, &train)] {
+            let lacks = |class: &&String| without.classes.binary_search(class).is_err();
+            if let Some(class) = with.classes.iter().find(lacks) {
+                return Err(ImageFolderError::Classes {
+                    class: class.clone(),
+                    with: with.folder.clone(),
+                    without: without.folder.clone(),
+                });
+            }
         }
         Ok([train, val])
+    }
+
+    /// The labels as int64 `[N]`.
+    pub fn labels_N(&self) -> tch::Tensor {
+        let labels: Vec<i64> = self.samples.iter().map(|(_, label)| *label).collect();
+        tch::Tensor::from_slice(&labels)
+    }
+
+    /// MD5 of every file's path within the split, size and date: changes where an image does.
+    pub fn identity(&self) -> Result<String, ImageFolderError> {
+        let mut md5 = Md5::new();
+        for (path, _) in &self.samples {
+            let failed = |source| ImageFolderError::Io { path: path.clone(), source };
+            let data = fs::metadata(path).map_err(failed)?;
+            let modified = data.modified().map_err(failed)?;
+            let date_ns = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            let within = path.strip_prefix(&self.folder).unwrap_or(path);
+            md5.update(format!("{}\0{} {date_ns}\n", within.display(), data.len()));
+        }
+        Ok(hex(&md5.finalize()))
     }
 }
 
@@ -93,8 +141,26 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>, ImageFolderError> {
     let entries = fs::read_dir(folder).map_err(failed)?;
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(failed)?;
+    paths.retain(|path| !name(path).starts_with('.'));
     paths.sort();
     Ok(paths)
+}
+
+/// What a folder holds, for an error.
+fn content(folder: &Path) -> String {
+    let names: Vec<String> = sorted(folder).unwrap_or_default().iter().map(|p| name(p)).collect();
+    let shown = names.iter().take(NAMES).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+    match names.len() {
+        0 => "it is empty".to_owned(),
+        count if count > NAMES => {
+            format!("it holds {} and {} more", shown.join(", "), count - NAMES)
+        }
+        _ => format!("it holds {}", shown.join(", ")),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn is_image(path: &Path) -> bool {

@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dora_data::crop::CropBox;
 use image::ImageReader;
 use tch::{Kind, Tensor};
+use turbojpeg::Colorspace;
 
 /// More pixels than any photograph or video frame: a file cannot ask for more memory.
 pub(crate) const MOST_PX: u32 = 1 << 14;
@@ -29,21 +31,27 @@ pub struct ImageError {
 pub fn read_rgb(path: &Path) -> Result<Tensor, ImageError> {
     let failed = |reason: String| ImageError { path: path.into(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    if bytes.starts_with(&[0xff, 0xd8]) {
-        return decode_jpeg(&bytes).map_err(failed);
+    decode_rgb(&bytes).map_err(failed)
+}
+
+/// Decodes the bytes of a JPEG or PNG file to uint8 `[3, H, W]`.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn decode_rgb(bytes: &[u8]) -> Result<Tensor, String> {
+    if bytes.starts_with(&[0xff, 0xd8])
+        && let Some(image_CHW) = decode_jpeg(bytes)?
+    {
+        return Ok(image_CHW);
     }
-    let (width, height, pixels) = {
-        let mut reader = ImageReader::new(std::io::Cursor::new(&bytes))
-            .with_guessed_format()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut limits = image::Limits::default();
-        limits.max_image_width = Some(MOST_PX);
-        limits.max_image_height = Some(MOST_PX);
-        reader.limits(limits);
-        let rgb = reader.decode().map_err(|error| failed(error.to_string()))?.into_rgb8();
-        (rgb.width(), rgb.height(), rgb.into_raw())
-    };
-    Ok(planes(&pixels, height as usize, width as usize))
+    let reader = ImageReader::new(std::io::Cursor::new(bytes));
+    let mut reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MOST_PX);
+    limits.max_image_height = Some(MOST_PX);
+    reader.limits(limits);
+    let rgb = reader.decode().map_err(|error| error.to_string())?.into_rgb8();
+    Ok(planes(rgb.as_raw(), rgb.height() as usize, rgb.width() as usize))
 }
 
 /// Width and height of a JPEG or PNG file, of which no more than the header is read.
@@ -67,11 +75,9 @@ pub fn resize(image_CHW: &Tensor, rows: i64, columns: i64) -> Tensor {
     if image_CHW.size()[1..] == [rows, columns] {
         return image_CHW.shallow_clone();
     }
-    // libtorch's kernel for uint8 is not that of other types.
     let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
-    let resized =
-        image.internal_upsample_bilinear2d_aa([rows, columns], false, None::<f64>, None::<f64>);
-    resized.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).squeeze_dim(0)
+    let size = [rows, columns];
+    to_levels(&image.internal_upsample_bilinear2d_aa(size, false, None::<f64>, None::<f64>))
 }
 
 /// Scales uint8 `[3, H, W]` as [`resize`] does until it covers `rows` x `columns`, and takes that size
@@ -99,23 +105,46 @@ pub fn resize_and_crop(image_CHW: &Tensor, short_px: i64, crop_px: i64) -> Tenso
     let resized_CHW = if (rows, columns) == (height, width) {
         image_CHW.shallow_clone()
     } else {
-        // libtorch's kernel for uint8 is not that of other types; float32 rounded is Pillow's to a level.
-        let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
-        let resized =
-            image.internal_upsample_bicubic2d_aa([rows, columns], false, None::<f64>, None::<f64>);
-        resized.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).squeeze_dim(0)
+        // Pillow rounds and cuts off what the kernel overshoots after each direction, across first.
+        let scaled = |image_CHW: &Tensor, size: [i64; 2]| {
+            let image = image_CHW.to_kind(Kind::Float).unsqueeze(0);
+            to_levels(&image.internal_upsample_bicubic2d_aa(size, false, None::<f64>, None::<f64>))
+        };
+        scaled(&scaled(image_CHW, [height, columns]), [rows, columns])
     };
     // As torchvision: half a pixel is rounded to even.
     let start = |size: i64| (((size - crop_px) as f64) / 2.0).round_ties_even() as i64;
     resized_CHW.narrow(1, start(rows), crop_px).narrow(2, start(columns), crop_px).contiguous()
 }
 
-/// Decodes a JPEG file's bytes to uint8 `[3, H, W]`.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn decode_jpeg(bytes: &[u8]) -> Result<Tensor, String> {
+/// Scales a box of uint8 `[3, H, W]` to a square of `crop_px`, bilinearly with antialiasing as Pillow does,
+/// mirrored if `flip`. The box lies within the image.
+pub fn crop_and_resize(image_CHW: &Tensor, crop: CropBox, crop_px: i64, flip: bool) -> Tensor {
+    let CropBox { left_px, top_px, width_px, height_px } = crop;
+    let box_CHW = image_CHW.narrow(1, top_px.into(), height_px.into()).narrow(
+        2,
+        left_px.into(),
+        width_px.into(),
+    );
+    let image = box_CHW.to_kind(Kind::Float).contiguous().unsqueeze(0);
+    let size = [crop_px, crop_px];
+    let resized_CHW =
+        to_levels(&image.internal_upsample_bilinear2d_aa(size, false, None::<f64>, None::<f64>));
+    if flip { resized_CHW.flip([2]) } else { resized_CHW }
+}
+
+/// `[1, 3, H, W]` as uint8 `[3, H, W]`. libtorch's resampling of uint8 is not that of other types;
+/// float32 rounded is Pillow's to a level.
+fn to_levels(image: &Tensor) -> Tensor {
+    image.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).squeeze_dim(0)
+}
+
+/// `None` for the colours of print, which libjpeg-turbo does not turn into red, green and blue.
+fn decode_jpeg(bytes: &[u8]) -> Result<Option<Tensor>, String> {
     let header = turbojpeg::read_header(bytes).map_err(|error| error.to_string())?;
+    if matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
+        return Ok(None);
+    }
     if header.width.max(header.height) > MOST_PX as usize {
         return Err(format!(
             "it has {}x{} px, and {MOST_PX} on a side are the most",
@@ -124,7 +153,7 @@ pub fn decode_jpeg(bytes: &[u8]) -> Result<Tensor, String> {
     }
     let image = turbojpeg::decompress(bytes, turbojpeg::PixelFormat::RGB)
         .map_err(|error| error.to_string())?;
-    Ok(planes(&image.pixels, image.height, image.width))
+    Ok(Some(planes(&image.pixels, image.height, image.width)))
 }
 
 /// `[H, W, 3]` to `[3, H, W]`.

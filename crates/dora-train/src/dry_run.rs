@@ -11,6 +11,7 @@ use tch::Device;
 
 use crate::{
     memory::{MemoryEstimate, peak_resident_bytes},
+    monitor,
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
     run::new_engine,
@@ -23,6 +24,7 @@ use crate::{
 /// writes no file.
 pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     let world = World::alone();
+    monitor::check(recipe)?;
     let placement = Placement::new(recipe, &world)?;
     let toml = recipe.to_toml().context("cannot write the recipe as TOML")?;
     show(&[toml, String::new()])?;

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use dora_data::say;
 use dora_train::{
     bench::bench_step,
-    dry_run, guard,
+    dry_run, guard, monitor,
     plan::Placement,
     recipe::Recipe,
     run::{self, Ended},
@@ -128,6 +128,7 @@ fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
     let recipe = recipe.read()?;
     // Before hours of decoding: can this machine do what the recipe asks?
     Placement::new(&recipe, &World::alone())?;
+    monitor::check(&recipe)?;
     let videos = if videos.is_empty() { recipe.data.videos.clone() } else { videos };
     if videos.is_empty() {
         bail!(

@@ -1,15 +1,14 @@
 //! The figures of a step: computed together, read from the device at once, written as JSON lines.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::engine::{Engine, Scheduled, StepOutput};
+use crate::{
+    engine::{Engine, Scheduled, StepOutput},
+    step_lines::StepLines,
+};
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,48 +134,22 @@ fn mean_iou(masks_VBTKN: &Tensor) -> Tensor {
 
 /// `metrics.jsonl` of a run.
 #[derive(Debug)]
-pub struct MetricsFile {
-    path: PathBuf,
-    file: File,
-}
+pub struct MetricsFile(StepLines);
 
 impl MetricsFile {
     /// Opens the file of a run that goes on after `step` steps: what a killed run wrote of later
     /// steps is cut off, and so is a torn last line.
     pub fn resume(run_dir: &Path, step: u64) -> io::Result<Self> {
-        /// The one field that decides, so that lines of other versions stay.
-        #[derive(Deserialize)]
-        struct Line {
-            step: u64,
-        }
-        let path = run_dir.join("metrics.jsonl");
-        let file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
-        let mut kept_bytes = 0;
-        let mut reader = BufReader::new(&file);
-        let mut text = Vec::new();
-        loop {
-            text.clear();
-            let read_bytes = reader.read_until(b'\n', &mut text)?;
-            let is_kept = text.ends_with(b"\n")
-                && serde_json::from_slice(&text).is_ok_and(|line: Line| line.step <= step);
-            if !is_kept {
-                break;
-            }
-            kept_bytes += read_bytes as u64;
-        }
-        file.set_len(kept_bytes)?;
-        Ok(Self { path, file })
+        StepLines::resume(run_dir.join("metrics.jsonl"), step).map(Self)
     }
 
     /// Appends a line.
     pub fn write(&mut self, metrics: &StepMetrics) -> io::Result<()> {
-        let mut line = serde_json::to_string(metrics)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes())
+        self.0.write(metrics)
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 }

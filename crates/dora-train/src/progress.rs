@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::metrics::StepMetrics;
+use crate::{metrics::StepMetrics, monitor::Judgement};
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -21,6 +21,8 @@ pub struct Progress {
     resumed_at: u64,
     started: Instant,
     last_line: Option<Instant>,
+    /// The figures of the last judging.
+    judged: String,
 }
 
 impl Progress {
@@ -37,7 +39,8 @@ impl Progress {
             .with_style(style)
             .with_position(step);
         let started = Instant::now();
-        Self { bar, is_terminal, total_steps, resumed_at: step, started, last_line: None }
+        let judged = String::new();
+        Self { bar, is_terminal, total_steps, resumed_at: step, started, last_line: None, judged }
     }
 
     /// Shows a step.
@@ -46,11 +49,12 @@ impl Progress {
         let left = self.total_steps - metrics.step;
         let eta_s = self.started.elapsed().as_secs_f64() / done.max(1) as f64 * left as f64;
         let message = format!(
-            "loss {:.4}  {:.0} images/s  data {:.0} %  ETA {}",
+            "loss {:.4}  {:.0} images/s  data {:.0} %  ETA {}{}",
             metrics.loss,
             metrics.images_per_s,
             100.0 * metrics.data_s / metrics.step_s,
             clock(eta_s),
+            self.judged,
         );
         self.bar.set_position(metrics.step);
         self.bar.set_message(message.clone());
@@ -59,6 +63,24 @@ impl Progress {
             self.last_line = Some(Instant::now());
             say!("step {}/{}  {message}", metrics.step, self.total_steps);
         }
+    }
+
+    /// Shows how far the judging by a protocol is.
+    pub fn judging(&mut self, name: &str, done: u64, total: u64) {
+        let message = format!("judging by {name}  {done}/{total}");
+        let is_due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if !self.is_terminal && is_due {
+            self.last_line = Some(Instant::now());
+            say!("{message}");
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Shows a protocol's figures now and in the line of every step that follows.
+    pub fn judged(&mut self, judgement: &Judgement) {
+        let text = judgement.text();
+        self.say(&format!("step {}: {text} ({:.0} s)", judgement.step, judgement.seconds));
+        self.judged = format!("  {text}");
     }
 
     /// Says something without breaking the bar.

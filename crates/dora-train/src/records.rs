@@ -8,7 +8,7 @@ use dora_data::{
     loader::ClipBatch,
     say,
 };
-use dora_eval::pictures::track_strip;
+use dora_eval::{encoder::Encoder, pictures::track_strip};
 use tch::Device;
 
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
     checkpoint::{Checkpoints, State},
     engine::{Engine, StepOutput},
     metrics::{MetricsFile, StepMetrics},
+    monitor::{Monitor, Protocol},
+    plan::network_config,
     position::Position,
     progress::Progress,
     recipe::Recipe,
@@ -45,6 +47,7 @@ pub(crate) struct Records {
     checkpoints: Checkpoints,
     start: State,
     metrics: MetricsFile,
+    monitor: Option<Monitor>,
     progress: Progress,
     alarm: CollapseAlarm,
 }
@@ -68,6 +71,7 @@ impl Opened {
     pub(crate) fn begin(
         self,
         recipe: &Recipe,
+        protocols: Vec<Box<dyn Protocol>>,
         schedule: &Schedule,
         last_step: u64,
     ) -> anyhow::Result<Records> {
@@ -75,9 +79,15 @@ impl Opened {
         let metrics = MetricsFile::resume(folder.path(), step).with_context(|| {
             format!("cannot go on in {}/metrics.jsonl", folder.path().display())
         })?;
+        let judges = !protocols.is_empty();
+        let monitor = judges.then(|| Monitor::resume(protocols, folder.path(), step)).transpose();
+        let monitor = monitor.with_context(|| {
+            format!("cannot go on in {}/monitor.jsonl", folder.path().display())
+        })?;
         let first_watched = schedule.lr.warmup_steps.max(last_step / 20);
         Ok(Records {
             metrics,
+            monitor,
             progress: Progress::new(step, last_step),
             alarm: CollapseAlarm::new(recipe.model.out_dim, first_watched, last_step),
             folder,
@@ -99,6 +109,24 @@ impl Records {
             self.progress.say(&format!("warning: step {step}: {}", collapse.message()));
         }
         Ok(())
+    }
+
+    /// Judges the teacher after `step` steps by what the recipe asks for. `goes_on` is asked now and then;
+    /// what it ends is left out.
+    pub(crate) fn judge(
+        &mut self,
+        engine: &Engine,
+        recipe: &Recipe,
+        step: u64,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) {
+        let Some(monitor) = &mut self.monitor else { return };
+        let state = engine.teacher().state().strip_prefix("backbone.");
+        let (config, device) = (network_config(recipe).vit, engine.center().device());
+        match Encoder::new(format!("teacher after {step} steps"), &state, config, device) {
+            Ok(encoder) => monitor.judge(&encoder, step, &mut self.progress, goes_on),
+            Err(error) => self.progress.say(&format!("warning: {error}")),
+        }
     }
 
     /// Draws the tracks of a batch's first clip.

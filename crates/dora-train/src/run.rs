@@ -25,6 +25,7 @@ use crate::{
     guard::memory_error,
     interrupt::Interrupt,
     metrics::{StepMetrics, Timing},
+    monitor,
     plan::{Placement, StepImages, draws, method, network_config},
     position::{Pace, Position},
     recipe::Recipe,
@@ -57,6 +58,7 @@ pub fn train(
     world: &World,
 ) -> anyhow::Result<Ended> {
     let interrupt = world.all_ok(Interrupt::listen().context("cannot listen for signals"))?;
+    let protocols = world.on_first(|| monitor::protocols(recipe))?;
     let Prepared { sampler, loader_spec, pace, schedule, start } =
         world.all_ok(prepare(recipe, placement, stores, world))?;
     world.check_same("another recipe", start.recipe_digest())?;
@@ -78,7 +80,8 @@ pub fn train(
         let checkpoint = opened.map(|opened| opened.checkpoint());
         return Ok(Ended { step, last_step, checkpoint, signal: None });
     }
-    let records = opened.map(|opened| opened.begin(recipe, &schedule, last_step));
+    let protocols = protocols.unwrap_or_default();
+    let records = opened.map(|opened| opened.begin(recipe, protocols, &schedule, last_step));
     let mut records = world.all_ok(records.transpose())?;
     let loader = Loader::new(sampler, loader_spec, batches).context("cannot load clips");
     let loader = world.all_ok(loader)?;
@@ -149,12 +152,17 @@ impl Run<'_> {
     /// Steps until the schedule ends or a signal comes, which is given back.
     fn finish(&mut self, records: &mut Option<Records>) -> anyhow::Result<Option<i32>> {
         let output = &self.recipe.output;
-        let [checkpoint_every, tracks_every] = [output.checkpoint_every, output.tracks_every]
-            .map(|span| span.steps(self.pace.steps_per_epoch()));
+        let [checkpoint_every, tracks_every, monitor_every] =
+            [output.checkpoint_every, output.tracks_every, self.recipe.monitor.every]
+                .map(|span| span.steps(self.pace.steps_per_epoch()));
         let batches = self.pace.batches_per_step * self.world.share.world_size;
         let images = StepImages::new(self.recipe).total() * batches as i64;
         // What could not be recorded ends the run on every rank, before the next step.
         let mut recorded = Ok(());
+        // Before the first step, or what a run that was ended did not come to.
+        if self.at.is_multiple_of(monitor_every) {
+            self.judge(records)?;
+        }
         while self.at < self.schedule.total_steps {
             let started = Instant::now();
             let scheduled = self.schedule.at(self.at);
@@ -177,12 +185,34 @@ impl Run<'_> {
                     records.tracks(&last_batch, self.recipe, &output, self.step);
                 }
             }
+            if self.at.is_multiple_of(monitor_every) || is_last {
+                self.judge(records)?;
+            }
             if (self.at.is_multiple_of(checkpoint_every) || self.is_kept()) && !is_last {
                 self.save(records.as_ref())?;
             }
         }
         self.world.all_ok(recorded)?;
         Ok(None)
+    }
+
+    /// Judges the teacher on the first rank if the recipe asks for it; the others wait. A signal ends it.
+    fn judge(&self, records: &mut Option<Records>) -> anyhow::Result<()> {
+        if !self.recipe.monitor.is_on() {
+            return Ok(());
+        }
+        let judged = self.world.wait_for_first(|still_here| {
+            let mut alive = Ok(());
+            let mut goes_on = || {
+                alive = still_here();
+                alive.is_ok() && self.interrupt.caught().is_none()
+            };
+            if let Some(records) = records {
+                records.judge(&self.engine, self.recipe, self.step, &mut goes_on);
+            }
+            alive
+        })?;
+        judged.unwrap_or(Ok(()))
     }
 
     /// One step: its batches, their gradients, the update. Every rank stops before it if one got a

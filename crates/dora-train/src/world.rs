@@ -18,6 +18,9 @@ use crate::{plan::Placement, recipe::Recipe};
 /// Bytes of an error's text that the other ranks get to see.
 const MESSAGE_BYTES: usize = 1000;
 
+/// How long the first rank may work alone without a word to the others.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+
 /// This process among those that train together.
 #[derive(Debug)]
 pub struct World {
@@ -157,6 +160,36 @@ impl World {
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<Option<T>> {
         self.all_ok(self.is_first().then(work).transpose())
+    }
+
+    /// Lets the first rank work for as long as it takes while the others wait; gives what `work` gives
+    /// there.
+    ///
+    /// `work` gets a function to call now and then, at least as often as ranks wait for one another, by
+    /// which the others hear that the first is still there.
+    ///
+    /// # Errors
+    /// Of that function and of this one, if a rank is gone.
+    pub fn wait_for_first<T>(
+        &self,
+        work: impl FnOnce(&mut dyn FnMut() -> anyhow::Result<()>) -> T,
+    ) -> anyhow::Result<Option<T>> {
+        const STILL_AT_IT: i64 = 1;
+        if !self.is_first() {
+            while self.broadcast_numbers([0])? == [STILL_AT_IT] {}
+            return Ok(None);
+        }
+        let every = (self.timeout / 4).min(LONGEST_SILENCE);
+        let mut told = Instant::now();
+        let result = work(&mut || {
+            if self.group.is_some() && told.elapsed() >= every {
+                self.broadcast_numbers([STILL_AT_IT])?;
+                told = Instant::now();
+            }
+            Ok(())
+        });
+        self.broadcast_numbers([0])?;
+        Ok(Some(result))
     }
 
     /// Before a step: the batch if every rank has its own, and the signal that any rank got; every

@@ -28,6 +28,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     inspect::COMMAND,
     analyze::COMMAND,
     eval::knn::COMMAND,
+    eval::linear::COMMAND,
     eval::segmentation::COMMAND,
     compare::COMMAND,
     eval::discovery::COMMAND,

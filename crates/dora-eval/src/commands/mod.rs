@@ -3,7 +3,9 @@
 mod bench_propagation;
 mod davis;
 mod discovery;
+mod features;
 mod knn;
+mod linear;
 mod visualize;
 
 use clap::Subcommand;
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Knn(knn::KnnArgs),
     /// Draws attention, objects with their tracks, and features as colour
     Visualize(visualize::VisualizeArgs),
+    /// Trains a linear classifier on the features of images
+    Linear(linear::LinearArgs),
 }
 
 impl Command {
@@ -33,6 +37,7 @@ impl Command {
             Self::Discovery(args) => discovery::run(args),
             Self::Knn(args) => knn::run(args),
             Self::Visualize(args) => visualize::run(args),
+            Self::Linear(args) => linear::run(args),
         }
     }
 }

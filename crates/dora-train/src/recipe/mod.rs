@@ -37,6 +37,8 @@ pub struct Recipe {
     pub train: TrainSection,
     /// What a run leaves behind.
     pub output: OutputSection,
+    /// How the teacher is judged while it trains.
+    pub monitor: MonitorSection,
 }
 
 /// `[method]`
@@ -223,6 +225,24 @@ pub struct OutputSection {
     pub tracks_every: Span,
 }
 
+/// `[monitor]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorSection {
+    /// How often the teacher is judged; also before the first step and after the last.
+    pub every: Span,
+    /// Folder with train/CLASS/IMAGE and val/CLASS/IMAGE for k-NN; empty for none.
+    pub knn: String,
+    /// Number of neighbours.
+    pub knn_k: i64,
+    /// Side of the square that the encoder sees of an image; 0 is `model.image_px`.
+    pub image_px: i64,
+    /// Folder with JPEGImages, Annotations and ImageSets for label propagation; empty for none.
+    pub davis: String,
+    /// Short side that its frames are scaled to.
+    pub davis_short_side_px: i64,
+}
+
 impl Default for MethodSection {
     fn default() -> Self {
         Self {
@@ -307,6 +327,26 @@ impl Default for OutputSection {
             keep_every: Span::Epochs(20.0),
             tracks_every: Span::Steps(1000),
         }
+    }
+}
+
+impl Default for MonitorSection {
+    fn default() -> Self {
+        Self {
+            every: Span::Steps(1000),
+            knn: String::new(),
+            knn_k: 20,
+            image_px: 0,
+            davis: String::new(),
+            davis_short_side_px: 480,
+        }
+    }
+}
+
+impl MonitorSection {
+    /// Whether there is anything to judge by.
+    pub fn is_on(&self) -> bool {
+        !self.knn.is_empty() || !self.davis.is_empty()
     }
 }
 

@@ -5,7 +5,7 @@ use super::{LossName, MethodName, Recipe};
 impl Recipe {
     /// Every value that is impossible, or does not go with another.
     pub(super) fn problems(&self) -> Vec<String> {
-        let Self { method, tracker, model, data, clip, crop, views, train, .. } = self;
+        let Self { method, tracker, model, data, clip, crop, views, train, output, monitor } = self;
         let mut problems = Vec::new();
         let mut require = |holds: bool, problem: String| {
             if !holds {
@@ -65,6 +65,9 @@ impl Recipe {
             ("data.jpeg_quality", i64::from(data.jpeg_quality), 100),
             ("data.threads", (data.threads as i64).max(1), 1024),
             ("data.prefetch_batches", data.prefetch_batches as i64, 64),
+            ("monitor.knn_k", monitor.knn_k, 100_000),
+            ("monitor.davis_short_side_px", monitor.davis_short_side_px, 8192),
+            ("monitor.image_px", if monitor.image_px == 0 { 1 } else { monitor.image_px }, 4096),
         ] {
             let fits = (1..=most).contains(&value);
             require(fits, format!("`{key}` is {value}, but must lie between 1 and {most}"));
@@ -74,6 +77,7 @@ impl Recipe {
             ("model.image_px", model.image_px),
             ("views.global_px", i64::from(views.global_px)),
             ("views.local_px", i64::from(views.local_px)),
+            ("monitor.image_px", monitor.image_px),
         ] {
             require(
                 px % patch == 0,
@@ -106,9 +110,10 @@ impl Recipe {
         );
         require(train.length.is_positive(), "`train.length` must be above 0".to_owned());
         for (key, span) in [
-            ("output.checkpoint_every", self.output.checkpoint_every),
-            ("output.keep_every", self.output.keep_every),
-            ("output.tracks_every", self.output.tracks_every),
+            ("output.checkpoint_every", output.checkpoint_every),
+            ("output.keep_every", output.keep_every),
+            ("output.tracks_every", output.tracks_every),
+            ("monitor.every", monitor.every),
         ] {
             require(span.is_positive(), format!("`{key}` must be above 0"));
         }

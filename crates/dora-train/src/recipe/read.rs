@@ -59,6 +59,7 @@ impl Recipe {
             [self, other].map(|recipe| Table::try_from(recipe).unwrap_or_default());
         let harmless = |key: &str| {
             key.starts_with("output.")
+                || key.starts_with("monitor.")
                 || ["data.videos", "data.threads", "data.prefetch_batches"].contains(&key)
                 || ["train.device"].contains(&key)
         };

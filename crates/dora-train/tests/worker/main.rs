@@ -6,5 +6,6 @@ mod curve;
 mod faults;
 mod hosts;
 mod launcher;
+mod monitor;
 mod several;
 mod workbench;

@@ -1,10 +1,10 @@
 //! `eval-knn`: nearest neighbours on a folder of images.
 
-use super::{check_encoder, check_exists, encoder_options, start};
+use super::{check_encoder, check_images, encoder_options, start};
 use crate::{
-    args::{Args, CommandSpec, Value, option},
+    args::{Args, CommandSpec, Value, flag, option},
     checkout::Checkout,
-    process::{self, fixable},
+    process,
 };
 
 pub(crate) const COMMAND: CommandSpec = CommandSpec {
@@ -22,6 +22,12 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             Value::Count("PX"),
             "side of the square that the encoder sees (default: 224)",
         ),
+        option(
+            "cache",
+            Value::Text("DIR"),
+            "folder that keeps features (default: data/eval/features)",
+        ),
+        flag("no-cache", "compute features anew and keep none"),
         option("json", Value::Text("FILE"), "write the figures to a file, too"),
     ],
     operands: "",
@@ -32,11 +38,6 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     check_encoder(&COMMAND, args)?;
-    let Some(data) = args.value("data") else {
-        return Err(fixable(
-            "`cargo xtask eval-knn` needs --data: a folder with train/CLASS/IMAGE and val/CLASS/IMAGE",
-        ));
-    };
-    check_exists(data, "a folder with train/CLASS/IMAGE and val/CLASS/IMAGE")?;
+    check_images(&COMMAND, args)?;
     process::run(&mut start(checkout, &COMMAND, "knn", args)?)
 }
