@@ -7,8 +7,10 @@
 
 mod head;
 mod network;
+pub mod pth;
 mod state;
 mod vit;
+pub mod weights;
 
 pub use head::{HeadConfig, ProjectionHead};
 pub use network::{Network, NetworkConfig};
