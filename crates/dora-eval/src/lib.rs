@@ -11,3 +11,4 @@ pub mod images;
 pub mod knn;
 pub mod pictures;
 pub mod progress;
+pub mod release;
