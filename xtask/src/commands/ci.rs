@@ -36,7 +36,7 @@ type Step = (&'static str, fn(&Checkout) -> anyhow::Result<()>);
 
 const STEPS: &[Step] = &[
     ("setup", |checkout| {
-        let wishes = Wishes { yes: true, ..Wishes::default() };
+        let wishes = Wishes { yes: true, test_tools: true, ..Wishes::default() };
         setup::ensure(checkout, wishes)
     }),
     ("format", |checkout| cargo(checkout, &["fmt", "--all", "--check"])),

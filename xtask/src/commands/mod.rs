@@ -7,6 +7,7 @@ mod download_wt;
 mod eval;
 mod ingest;
 mod inspect;
+mod release;
 mod test;
 mod train;
 
@@ -27,6 +28,8 @@ pub(crate) const ALL: &[CommandSpec] = &[
     inspect::COMMAND,
     analyze::COMMAND,
     eval::knn::COMMAND,
+    release::EXPORT,
+    release::IMPORT,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,
@@ -50,6 +53,11 @@ const SETUP: CommandSpec = CommandSpec {
             help: "install missing system packages without asking",
         },
         flag("verify", "compare every file of libtorch with its checksum and repair it"),
+        flag(
+            "test-tools",
+            "fetch PyTorch, timm and TensorBoard for Python, too, which some tests\n\
+             compare with (2.1 GB); `cargo xtask ci` does so",
+        ),
     ],
     operands: "",
     rest: "",
@@ -57,8 +65,12 @@ const SETUP: CommandSpec = CommandSpec {
             and .libtorch in the checkout links to it. To use one of your own, export LIBTORCH.\n\
             Other commands do the same when something is missing.",
     run: |checkout, args| {
-        let wishes =
-            Wishes { cuda: args.has("cuda"), yes: args.has("yes"), verify: args.has("verify") };
+        let wishes = Wishes {
+            cuda: args.has("cuda"),
+            yes: args.has("yes"),
+            verify: args.has("verify"),
+            test_tools: args.has("test-tools"),
+        };
         setup::ensure(checkout, wishes)?;
         say!("setup: everything is here; next: `cargo xtask train`");
         Ok(())

@@ -64,7 +64,7 @@ fn check_encoder(command: &CommandSpec, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Refuses a path that does not exist; `what` is what was to be given.
-fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
+pub(super) fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
     if Path::new(path).exists() {
         return Ok(());
     }
