@@ -23,4 +23,5 @@ pub mod scaler;
 pub mod schedule;
 pub mod span;
 mod synthetic;
+pub mod tensorboard;
 pub mod world;

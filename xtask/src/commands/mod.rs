@@ -56,7 +56,7 @@ const SETUP: CommandSpec = CommandSpec {
         flag(
             "test-tools",
             "fetch PyTorch, timm and TensorBoard for Python, too, which some tests\n\
-             compare with (2.1 GB); `cargo xtask ci` does so",
+             compare with (2.2 GB); `cargo xtask ci` does so",
         ),
     ],
     operands: "",

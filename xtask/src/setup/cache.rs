@@ -127,7 +127,7 @@ impl Variant {
             Self::Cpu => "0.55 GB",
             Self::Cuda => "2.5 GB",
             Self::CudaHeaders => "0.2 GB",
-            Self::TestTools(_) => "2.1 GB",
+            Self::TestTools(_) => "2.2 GB",
         }
     }
 }
