@@ -19,7 +19,8 @@ pub const WEIGHTS_NAME: &str = "model.safetensors";
 /// Which encoder, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EncoderArgs {
-    /// A run's folder (its newest checkpoint), a checkpoint's folder, or a file of weights
+    /// A run's folder (its newest checkpoint), a checkpoint's folder, or a file of weights (safetensors,
+    /// .pth)
     #[arg(long, value_name = "PATH", required_unless_present = "random_init")]
     pub checkpoint: Option<PathBuf>,
     /// The network of a checkpoint that has both

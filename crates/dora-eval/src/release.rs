@@ -23,12 +23,12 @@ pub enum ReleaseError {
     #[error("{} exists already; give --out the name of a new folder", .0.display())]
     Exists(PathBuf),
     /// The system's reason.
-    #[error("cannot write {}: {source}; give --out a folder that can be made", path.display())]
+    #[error("cannot write {}: {reason}; give --out a folder that can be made", path.display())]
     Io {
         /// The folder.
         path: PathBuf,
-        /// The reason.
-        source: io::Error,
+        /// The system's.
+        reason: io::Error,
     },
     /// The weights cannot be written.
     #[error(transparent)]
@@ -44,7 +44,7 @@ pub fn check_new(out: &Path) -> Result<(), ReleaseError> {
 /// appears whole or not at all.
 pub fn write(out: &Path, encoder: &EncoderFile) -> Result<(), ReleaseError> {
     check_new(out)?;
-    let failed = |source| ReleaseError::Io { path: out.into(), source };
+    let failed = |reason| ReleaseError::Io { path: out.into(), reason };
     if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -97,7 +97,8 @@ fn readme(from: &Path, weights: &EncoderWeights, has_recipe: bool) -> String {
     format!(
         "# {name}
 
-An encoder without a head: `{WEIGHTS_NAME}`, float32, timm's parameter names. Taken from {origin}{recipe}.
+An encoder without a head: `{WEIGHTS_NAME}`, float32, timm's parameter names.
+Taken from {origin}{recipe}.
 
 | width | depth | heads | MLP ratio | patch | image |
 |---|---|---|---|---|---|

@@ -95,59 +95,62 @@ fn python() -> Option<PathBuf> {
     python
 }
 
-/// Runs timm's side on images, and compares its features with this encoder's.
+/// Runs timm's side on images of these sizes in their folders, and compares its features with those of the
+/// encoders that `load` gives for the folders then.
 fn compare_with_timm(
     python: &Path,
-    job: &str,
-    path: &Path,
-    image_px: i64,
-    load: impl Fn() -> Encoder,
+    (job, file): (&str, &str),
+    cases: &[(PathBuf, i64)],
+    load: impl Fn(&Path) -> Encoder,
 ) {
-    let folder = tempfile::tempdir().unwrap();
-    let [images_file, features_file] = ["images", "features"].map(|name| folder.path().join(name));
-    let images = images(image_px);
-    let named: StateDict = [("images".to_owned(), images.shallow_clone())].into_iter().collect();
-    named.write(&images_file).unwrap();
-    let output = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/timm_side.py"))
-        .args([job.as_ref(), path, &images_file, &features_file])
-        .current_dir(path.parent().unwrap())
-        .output()
-        .unwrap();
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/timm_side.py")).arg(job);
+    for (folder, image_px) in cases {
+        let named = [("images".to_owned(), images(*image_px))];
+        StateDict::from_iter(named).write(&folder.join("images")).unwrap();
+        command.args([file, "images", "features"].map(|name| folder.join(name)));
+    }
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let theirs = StateDict::read(&features_file).unwrap();
-    let encoder = load();
-    let (tokens, cls) =
-        tch::no_grad(|| (encoder.vit.forward(&images, None), encoder.vit.cls(&images, None)));
-    for (name, ours) in [("tokens", tokens), ("cls", cls)] {
-        let theirs = theirs.get(name).unwrap();
-        assert_eq!(ours.size(), theirs.size());
-        let error = (&ours - &theirs).abs().max().double_value(&[]);
-        let largest = theirs.abs().max().double_value(&[]);
-        assert!(error <= 1e-5 * largest, "{name}: {error:.2e} of {largest:.2e}");
+    for (folder, image_px) in cases {
+        let theirs = StateDict::read(&folder.join("features")).unwrap();
+        let (encoder, images) = (load(folder), images(*image_px));
+        let (tokens, cls) =
+            tch::no_grad(|| (encoder.vit.forward(&images, None), encoder.vit.cls(&images, None)));
+        for (name, ours) in [("tokens", tokens), ("cls", cls)] {
+            let theirs = theirs.get(name).unwrap();
+            assert_eq!(ours.size(), theirs.size());
+            let error = (&ours - &theirs).abs().max().double_value(&[]);
+            let largest = theirs.abs().max().double_value(&[]);
+            assert!(error <= 1e-5 * largest, "{name}: {error:.2e} of {largest:.2e}");
+        }
     }
 }
 
 #[test]
 fn timm_computes_the_same_from_an_export() {
     let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run_of =
+        |out: &Path| out.with_file_name(format!("run-{}", out.file_name().unwrap().display()));
     // The size of the toy recipe, and the one that timm's own model has.
-    for image_px in [128, 224] {
-        let folder = tempfile::tempdir().unwrap();
-        let (run_dir, out) = (folder.path().join("run"), folder.path().join("out"));
-        write_run(&run_dir, image_px, &[4]);
-        run(&["export", text(&run_dir), "--out", text(&out)]);
-        let from_run = || load(&run_dir);
-        compare_with_timm(&python, "load", &out.join("README.md"), image_px, from_run);
-    }
+    let cases = [128, 224].map(|image_px| {
+        let out = folder.path().join(image_px.to_string());
+        write_run(&run_of(&out), image_px, &[4]);
+        run(&["export", text(&run_of(&out)), "--out", text(&out)]);
+        (out, image_px)
+    });
+    compare_with_timm(&python, ("load", "README.md"), &cases, |out| load(&run_of(out)));
 }
 
 #[test]
 fn a_checkpoint_of_timm_computes_the_same_here() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (file, out) = (folder.path().join("weights.pth"), folder.path().join("out"));
-    compare_with_timm(&python, "save", &file, 112, || {
+    let file = folder.path().join("weights.pth");
+    let out = folder.path().join("out");
+    let cases = [(folder.path().to_owned(), 112)];
+    compare_with_timm(&python, ("save", "weights.pth"), &cases, |_| {
         let (table, said) = run(&["import", text(&file), "--out", text(&out)]);
         assert!(table.contains("under `state_dict/module.encoder`"), "{table}");
         assert!(said.contains("ignored 2 tensors that are not the encoder's"), "{said}");

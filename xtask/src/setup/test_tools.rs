@@ -1,7 +1,11 @@
 //! The Python packages that tests compare with: PyTorch and timm, which must load what we export, and
 //! TensorBoard's own reader. Only tests start this Python.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 
@@ -84,21 +88,27 @@ pub(crate) fn ensure(machine: &Machine) -> anyhow::Result<()> {
         cache.fill(&python)?;
     }
     let script = cache.home().join(SCRIPT);
-    if script.is_file() {
+    let text = script_text(&python);
+    if fs::read_to_string(&script).is_ok_and(|present| present == text) {
         return Ok(());
     }
-    write_script(&cache, &python).with_context(|| format!("cannot write {}", script.display()))
+    write_script(&script, &text).with_context(|| format!("cannot write {}", script.display()))
 }
 
-/// Nothing of the user's own packages comes in.
-fn write_script(cache: &Cache, python: &Python) -> io::Result<()> {
+/// Nothing of the user's own packages comes in, and what Python compiles stays beside its source: each
+/// test would wait ten seconds for it.
+fn script_text(python: &Python) -> String {
     let program = python.program.display().to_string().replace('\'', "'\\''");
-    let text = format!(
+    format!(
         "#!/bin/sh\n\
+         unset PYTHONDONTWRITEBYTECODE PYTHONHOME\n\
          PYTHONPATH=\"${{0%/*}}\" exec '{program}' -s \"$@\"\n"
-    );
-    let fresh = cache.home().join(format!(".{SCRIPT}-{}", std::process::id()));
+    )
+}
+
+fn write_script(script: &Path, text: &str) -> io::Result<()> {
+    let fresh = script.with_file_name(format!(".{SCRIPT}-{}", std::process::id()));
     fs::write(&fresh, text)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
-    fs::rename(&fresh, cache.home().join(SCRIPT))
+    fs::rename(&fresh, script)
 }

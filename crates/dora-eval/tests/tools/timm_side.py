@@ -1,10 +1,11 @@
 """timm's side of the test of export and import.
 
-load README IMAGES FEATURES   runs the README's lines of Python and computes features of the images
-save WEIGHTS IMAGES FEATURES  makes an encoder, saves it as people do, and computes features of the images
+load [README IMAGES FEATURES]...  runs each README's lines of Python and computes features of the images
+save WEIGHTS IMAGES FEATURES      makes an encoder, saves it as people do, and computes its features
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 def readme_model(readme):
     code = re.search(r"```python\n(.*?)```", Path(readme).read_text(), re.DOTALL).group(1)
+    os.chdir(Path(readme).parent)
     names = {}
     exec(code, names)
     return names["model"]
@@ -37,8 +39,7 @@ def saved_model(path, image_px):
     return model
 
 
-def main():
-    job, path, images, features = sys.argv[1:]
+def compute(job, path, images, features):
     images = load_file(images)["images"]
     model = readme_model(path) if job == "load" else saved_model(path, images.shape[-1])
     model.eval()
@@ -49,4 +50,6 @@ def main():
             assert torch.equal(model(images), tokens[:, 0])
 
 
-main()
+job, *paths = sys.argv[1:]
+for at in range(0, len(paths), 3):
+    compute(job, *paths[at : at + 3])

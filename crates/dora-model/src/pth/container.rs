@@ -6,11 +6,10 @@ use std::{
     io::{Read, SeekFrom},
 };
 
-use zip::{CompressionMethod, ZipArchive, result::ZipError};
-
 use super::{
     PthError, Source,
     pickle::{Id, Node, Pickle},
+    zip,
 };
 
 /// What every pickled checkpoint of before 1.6 opens with: a pickle of the number 0x1950a86a20f9469cfc6c.
@@ -61,23 +60,8 @@ impl<S: Source> Container<S> {
         }
     }
 
-    fn open_zip(source: S, len: u64) -> Result<Self, PthError> {
-        let mut archive = ZipArchive::new(source).map_err(broken)?;
-        let mut spans = HashMap::new();
-        for index in 0..archive.len() {
-            let entry = archive.by_index_raw(index).map_err(broken)?;
-            let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-            if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
-                return Err(PthError::Packed(name));
-            }
-            let span = entry.data_start().zip(Some(entry.size()));
-            let span = span.map(|(start, len)| Span { start, len });
-            let inside =
-                |span: &Span| span.start.checked_add(span.len).is_some_and(|end| end <= len);
-            let span = span.filter(inside).ok_or_else(|| PthError::Outside(name.clone()))?;
-            spans.insert(name, span);
-        }
-        let mut source = archive.into_inner();
+    fn open_zip(mut source: S, len: u64) -> Result<Self, PthError> {
+        let spans: HashMap<String, Span> = zip::records(&mut source, len)?.into_iter().collect();
         // All records lie in one folder, named after the file as it was saved.
         let folder = spans.keys().find_map(|name| name.strip_suffix("data.pkl")).map(str::to_owned);
         let folder = folder.ok_or(PthError::NoPickle)?;
@@ -185,11 +169,4 @@ fn is_little_endian(machine: &Pickle<'_>) -> bool {
 
 fn check_pickle_len(len: u64) -> Result<(), PthError> {
     if len <= MOST_PICKLE_BYTES { Ok(()) } else { Err(PthError::LongPickle(len)) }
-}
-
-fn broken(error: ZipError) -> PthError {
-    match error {
-        ZipError::Io(error) => PthError::Io(error),
-        other => PthError::Zip(other.to_string()),
-    }
 }

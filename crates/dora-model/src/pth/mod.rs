@@ -5,6 +5,7 @@
 
 mod container;
 mod pickle;
+mod zip;
 
 use std::{
     collections::HashSet,
@@ -38,8 +39,8 @@ pub enum PthError {
     #[error("it is no file of `torch.save`")]
     Format,
     /// The zip archive around it is damaged.
-    #[error("its zip archive is damaged or cut off ({0})")]
-    Zip(String),
+    #[error("its zip archive is damaged or cut off")]
+    Zip,
     /// A record that is compressed or encrypted.
     #[error(
         "its record `{0}` is compressed or encrypted, which `torch.save` never does; pack the file anew with `torch.save(torch.load(...), ...)`"

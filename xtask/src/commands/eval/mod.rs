@@ -17,7 +17,7 @@ macro_rules! encoder_options {
             $crate::args::option(
                 "checkpoint",
                 $crate::args::Value::Text("PATH"),
-                "a run's folder (its newest checkpoint), a checkpoint's folder, or a\nfile of weights",
+                "a run's folder (its newest checkpoint), a checkpoint's folder, or a\nfile of weights (safetensors, .pth)",
             ),
             $crate::args::option(
                 "checkpoint-key",
