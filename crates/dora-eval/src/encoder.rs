@@ -5,17 +5,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dora_data::rng::stream;
-use dora_model::{StateDict, StateError, Vit, VitConfig};
+use dora_data::{rng::stream, say};
+use dora_model::{
+    StateDict, StateError, Vit, VitConfig,
+    weights::{EncoderWeights, WeightsError, Which, read_encoder},
+};
 use md5::{Digest, Md5};
 use tch::{Cuda, Device, Kind};
 
 use crate::{float_bytes, hex};
 
+/// The weights in a folder of `export` or `import`.
+pub const WEIGHTS_NAME: &str = "model.safetensors";
+
 /// Which encoder, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EncoderArgs {
-    /// A run's folder (its newest checkpoint), a checkpoint's folder, or a file of weights
+    /// A run's folder (its newest checkpoint), a checkpoint's folder, or a file of weights (safetensors,
+    /// .pth)
     #[arg(long, value_name = "PATH", required_unless_present = "random_init")]
     pub checkpoint: Option<PathBuf>,
     /// The network of a checkpoint that has both
@@ -87,6 +94,14 @@ pub enum EncoderError {
         /// The file.
         path: PathBuf,
         /// What is wrong with them.
+        source: Box<WeightsError>,
+    },
+    /// Parameters that do not fit the sizes that were said to be theirs.
+    #[error("{name} is no encoder")]
+    Parameters {
+        /// What they are called.
+        name: String,
+        /// What is wrong with them.
         source: StateError,
     },
     /// A GPU was asked for where libtorch sees none.
@@ -113,12 +128,24 @@ pub struct Encoder {
     pub digest: String,
 }
 
+/// An encoder in a file, as it was found.
+#[derive(Debug)]
+pub struct EncoderFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its encoder, and where in the file it lay.
+    pub weights: EncoderWeights,
+}
+
 impl Encoder {
     /// Finds, reads and checks the encoder that the user means.
     pub fn load(args: &EncoderArgs) -> Result<Self, EncoderError> {
         let device = args.device.find()?;
         let (mut name, mut state, config) = match &args.checkpoint {
-            Some(path) => read(path, args.checkpoint_key)?,
+            Some(path) => {
+                let EncoderFile { path, weights } = EncoderFile::read(path, args.checkpoint_key)?;
+                (path.display().to_string(), weights.state, weights.config)
+            }
             None => {
                 let config = args.arch.config(args.patch);
                 (args.arch.name().to_owned(), StateDict::default(), config)
@@ -141,7 +168,7 @@ impl Encoder {
         let digest = digest(state);
         let state = state.copy_to(device, Kind::Float, false);
         let vit = Vit::from_state(&config, &state)
-            .map_err(|source| EncoderError::Weights { path: PathBuf::from(&name), source })?;
+            .map_err(|source| EncoderError::Parameters { name: name.clone(), source })?;
         Ok(Self { vit, config, state, device, name, digest })
     }
 }
@@ -187,18 +214,37 @@ impl DeviceName {
     }
 }
 
-/// Name, parameters and sizes of the encoder at `path`.
-fn read(path: &Path, key: CheckpointKey) -> Result<(String, StateDict, VitConfig), EncoderError> {
-    let file = weights_file(path, key)?;
-    let failed = |source| EncoderError::Weights { path: file.clone(), source };
-    let state = StateDict::read(&file).map_err(failed)?;
-    let backbone = state.strip_prefix("backbone.");
-    let state = if backbone.numel() > 0 { backbone } else { state };
-    let config = VitConfig::infer(&state).map_err(failed)?;
-    Ok((file.display().to_string(), state, config))
+impl EncoderFile {
+    /// Finds the file that `path` means, reads its encoder, and says on standard error what of the file
+    /// is not used.
+    pub fn read(path: &Path, key: CheckpointKey) -> Result<Self, EncoderError> {
+        let path = weights_file(path, key)?;
+        let which = match key {
+            CheckpointKey::Teacher => Which::Teacher,
+            CheckpointKey::Student => Which::Student,
+        };
+        let weights = read_encoder(&path, which).map_err(|source| EncoderError::Weights {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        if let Some(ignored) = ignored(&weights.ignored) {
+            say!("{}: {ignored}", path.display());
+        }
+        Ok(Self { path, weights })
+    }
 }
 
-/// The file of weights that a path means.
+/// What of a file was left out, in words.
+fn ignored(names: &[String]) -> Option<String> {
+    let first = names.first()?;
+    Some(match names.len() {
+        1 => format!("ignored `{first}`, which is not the encoder's"),
+        count => format!("ignored {count} tensors that are not the encoder's, such as `{first}`"),
+    })
+}
+
+/// The file of weights that a path means: itself, or in a folder the one of this name, else the one of
+/// `export` and `import`.
 fn weights_file(path: &Path, key: CheckpointKey) -> Result<PathBuf, EncoderError> {
     let wrong = |reason: String| EncoderError::Layout { path: path.into(), reason };
     if !path.exists() {
@@ -208,9 +254,9 @@ fn weights_file(path: &Path, key: CheckpointKey) -> Result<PathBuf, EncoderError
         return Ok(path.into());
     }
     let name = format!("{}.safetensors", key.as_str());
-    let direct = path.join(&name);
-    if direct.is_file() {
-        return Ok(direct);
+    let direct = [name.as_str(), WEIGHTS_NAME].map(|name| path.join(name));
+    if let Some(file) = direct.into_iter().find(|file| file.is_file()) {
+        return Ok(file);
     }
     let checkpoints = path.join("checkpoints");
     let folder = if checkpoints.is_dir() { checkpoints.as_path() } else { path };

@@ -23,6 +23,7 @@ pub mod pictures;
 pub mod pool;
 pub mod progress;
 pub mod rate;
+pub mod release;
 pub mod scene;
 pub mod tracking;
 pub mod video_segmentation;

@@ -8,8 +8,10 @@
 mod flops;
 mod head;
 mod network;
+pub mod pth;
 mod state;
 mod vit;
+pub mod weights;
 
 pub use head::{HeadConfig, ProjectionHead};
 pub use network::{Network, NetworkConfig};

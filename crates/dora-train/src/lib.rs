@@ -25,4 +25,5 @@ pub mod schedule;
 pub mod span;
 mod step_lines;
 mod synthetic;
+pub mod tensorboard;
 pub mod world;

@@ -166,6 +166,7 @@ fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
     say!("  checkpoint  {checkpoint}");
     say!("  metrics     {shown}/metrics.jsonl");
     say!("  pictures    {shown}/tracks/");
+    say!("  TensorBoard {shown}/tensorboard/");
     say!("next: cargo xtask train --video YOUR_VIDEO.mp4");
     status
 }

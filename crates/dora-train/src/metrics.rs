@@ -132,6 +132,36 @@ fn mean_iou(masks_VBTKN: &Tensor) -> Tensor {
     pairs_VBT.mean(None) / (objects * (objects - 1) / 2).max(1) as f64
 }
 
+impl StepMetrics {
+    /// The figures under TensorBoard's tags, `epoch` aside.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let mut scalars: Vec<(String, f64)> = [
+            ("loss", self.loss),
+            ("loss_global", self.loss_global),
+            ("loss_local", self.loss_local),
+            ("teacher_entropy", self.teacher_entropy),
+            ("teacher_mean_entropy", self.teacher_mean_entropy),
+            ("kl", self.kl),
+            ("center_norm", self.center_norm),
+            ("mask_iou", self.mask_iou),
+            ("empty_masks", self.empty_masks),
+            ("lr", self.lr),
+            ("weight_decay", self.weight_decay),
+            ("momentum", self.momentum),
+            ("loss_scale", self.loss_scale),
+            ("images_per_s", self.images_per_s),
+            ("step_s", self.step_s),
+            ("data_s", self.data_s),
+        ]
+        .map(|(name, value)| (format!("train/{name}"), value))
+        .into();
+        scalars.extend(self.grad_norm.map(|norm| ("train/grad_norm".to_owned(), norm)));
+        let areas = self.mask_area.iter().enumerate();
+        scalars.extend(areas.map(|(object, area)| (format!("train/mask_area_{object}"), *area)));
+        scalars
+    }
+}
+
 /// `metrics.jsonl` of a run.
 #[derive(Debug)]
 pub struct MetricsFile(StepLines);

@@ -1,6 +1,10 @@
 //! What a run writes and shows; on the first rank only.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use dora_data::{
@@ -9,6 +13,7 @@ use dora_data::{
     say,
 };
 use dora_eval::{encoder::Encoder, pictures::track_strip};
+use image::ImageFormat;
 use tch::Device;
 
 use crate::{
@@ -23,6 +28,7 @@ use crate::{
     recipe::Recipe,
     run_folder::RunFolder,
     schedule::Schedule,
+    tensorboard::{Picture, TensorBoard},
 };
 
 /// What to do about a disk that takes no more.
@@ -48,6 +54,7 @@ pub(crate) struct Records {
     start: State,
     metrics: MetricsFile,
     monitor: Option<Monitor>,
+    board: TensorBoard,
     progress: Progress,
     alarm: CollapseAlarm,
 }
@@ -84,10 +91,14 @@ impl Opened {
         let monitor = monitor.with_context(|| {
             format!("cannot go on in {}/monitor.jsonl", folder.path().display())
         })?;
+        let board = folder.tensorboard();
+        let board = TensorBoard::resume(&board, step)
+            .with_context(|| format!("cannot write into {}", board.display()))?;
         let first_watched = schedule.lr.warmup_steps.max(last_step / 20);
         Ok(Records {
             metrics,
             monitor,
+            board,
             progress: Progress::new(step, last_step),
             alarm: CollapseAlarm::new(recipe.model.out_dim, first_watched, last_step),
             folder,
@@ -103,6 +114,9 @@ impl Records {
         self.metrics
             .write(metrics)
             .with_context(|| format!("cannot write {}: {ROOM}", self.metrics.path().display()))?;
+        self.board
+            .scalars(metrics.step, &metrics.scalars())
+            .with_context(|| format!("cannot write {}: {ROOM}", self.board.path().display()))?;
         self.progress.step(metrics);
         if let Some(collapse) = self.alarm.look(metrics) {
             let step = metrics.step;
@@ -124,14 +138,16 @@ impl Records {
         let state = engine.teacher().state().strip_prefix("backbone.");
         let (config, device) = (network_config(recipe).vit, engine.center().device());
         match Encoder::new(format!("teacher after {step} steps"), &state, config, device) {
-            Ok(encoder) => monitor.judge(&encoder, step, &mut self.progress, goes_on),
+            Ok(encoder) => {
+                monitor.judge(&encoder, step, &mut self.progress, &mut self.board, goes_on);
+            }
             Err(error) => self.progress.say(&format!("warning: {error}")),
         }
     }
 
     /// Draws the tracks of a batch's first clip.
     pub(crate) fn tracks(
-        &self,
+        &mut self,
         batch: &ClipBatch,
         recipe: &Recipe,
         output: &StepOutput,
@@ -146,8 +162,20 @@ impl Records {
         let masks_TKN = output.tracks_V[0].masks_BTKN.get(0).to_device(Device::Cpu);
         let path = self.folder.tracks().join(format!("step-{step}.png"));
         let strip = track_strip(&frames_TCHW, &masks_TKN, recipe.model.patch_px);
-        if let Err(error) = strip.save(&path) {
+        let (width_px, height_px) = strip.dimensions();
+        let mut png = Vec::new();
+        let written = strip
+            .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+            .map_err(anyhow::Error::new)
+            .and_then(|()| Ok(fs::write(&path, &png)?));
+        if let Err(error) = written {
             self.progress.say(&format!("warning: cannot write {}: {error}", path.display()));
+            return;
+        }
+        let picture = Picture { width_px, height_px, png: &png };
+        if let Err(error) = self.board.picture("train/tracks", step, picture) {
+            let path = self.board.path().display();
+            self.progress.say(&format!("warning: cannot write {path}: {error}"));
         }
     }
 

@@ -41,6 +41,11 @@ impl RunFolder {
     pub(crate) fn tracks(&self) -> PathBuf {
         self.path.join("tracks")
     }
+
+    /// The folder of TensorBoard's files.
+    pub(crate) fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {

@@ -36,7 +36,7 @@ type Step = (&'static str, fn(&Checkout) -> anyhow::Result<()>);
 
 const STEPS: &[Step] = &[
     ("setup", |checkout| {
-        let wishes = Wishes { yes: true, ..Wishes::default() };
+        let wishes = Wishes { yes: true, test_tools: true, ..Wishes::default() };
         setup::ensure(checkout, wishes)
     }),
     ("format", |checkout| cargo(checkout, &["fmt", "--all", "--check"])),
@@ -121,6 +121,7 @@ fn check_run(run_dir: &Path, processes: usize) -> anyhow::Result<()> {
                 path.extension().is_some_and(|extension| extension == "png") && filled(path)
             }),
         ),
+        ("event file", holds("tensorboard", &filled)),
     ];
     for (what, is_there) in parts {
         anyhow::ensure!(is_there, "the run in {} left no {what}", run_dir.display());
@@ -155,6 +156,8 @@ mod tests {
         folder.write("tracks/notes.txt", "x");
         assert!(missing().contains("left no picture"));
         folder.write("tracks/step-4.png", "x");
+        assert!(missing().contains("left no event file"));
+        folder.write("tensorboard/events.out.tfevents.1.dora", "x");
         assert!(check_run(folder.path(), 1).is_ok());
         folder.write("rank-0.log", "");
         assert!(missing().contains("left no rank-1.log"));

@@ -8,6 +8,7 @@ mod download_wt;
 mod eval;
 mod ingest;
 mod inspect;
+mod release;
 mod test;
 mod train;
 
@@ -33,6 +34,8 @@ pub(crate) const ALL: &[CommandSpec] = &[
     compare::COMMAND,
     eval::discovery::COMMAND,
     eval::visualize::COMMAND,
+    release::EXPORT,
+    release::IMPORT,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,
@@ -56,6 +59,11 @@ const SETUP: CommandSpec = CommandSpec {
             help: "install missing system packages without asking",
         },
         flag("verify", "compare every file of libtorch with its checksum and repair it"),
+        flag(
+            "test-tools",
+            "fetch PyTorch, timm and TensorBoard for Python, too, which some tests\n\
+             compare with (2.2 GB); `cargo xtask ci` does so",
+        ),
     ],
     operands: "",
     rest: "",
@@ -63,8 +71,12 @@ const SETUP: CommandSpec = CommandSpec {
             and .libtorch in the checkout links to it. To use one of your own, export LIBTORCH.\n\
             Other commands do the same when something is missing.",
     run: |checkout, args| {
-        let wishes =
-            Wishes { cuda: args.has("cuda"), yes: args.has("yes"), verify: args.has("verify") };
+        let wishes = Wishes {
+            cuda: args.has("cuda"),
+            yes: args.has("yes"),
+            verify: args.has("verify"),
+            test_tools: args.has("test-tools"),
+        };
         setup::ensure(checkout, wishes)?;
         say!("setup: everything is here; next: `cargo xtask train`");
         Ok(())

@@ -1,5 +1,5 @@
-//! The cache of libtorch and of CUDA's headers, shared by all clones: filled with wheels from the Python
-//! package index, since PyTorch's wheel holds the headers and libraries that a build needs.
+//! The cache of libtorch, of CUDA's headers and of the test tools, shared by all clones: filled with wheels
+//! from the Python package index, since PyTorch's wheel holds the headers and libraries that a build needs.
 //!
 //! A download goes into a folder of its own, is checked against what the wheels say of themselves, and
 //! gets its final name last; a lock keeps a second process waiting. So whatever has the final name was
@@ -21,10 +21,11 @@ use super::{
     machine,
     manifest::{self, Record},
     python::Python,
+    test_tools,
 };
 use crate::process::{self, fixable, say};
 
-/// The Python that the wheels are chosen for, whatever the machine has: nothing of them is imported.
+/// The Python that libtorch's wheels are chosen for, whatever the machine has: nothing of them is imported.
 const PYTHON: &str = "312";
 
 /// Runs on the CPU: libtorch with the two CUDA libraries that `libtorch_cpu.so` itself is linked to.
@@ -67,6 +68,8 @@ pub(crate) enum Variant {
     Cpu,
     Cuda,
     CudaHeaders,
+    /// For the machine's Python 3 of this minor version.
+    TestTools(u32),
 }
 
 impl Variant {
@@ -76,6 +79,7 @@ impl Variant {
             Self::Cpu => format!("libtorch-{VERSION}-cpu"),
             Self::Cuda => format!("libtorch-{VERSION}-cuda"),
             Self::CudaHeaders => "cuda-headers-13.0".to_owned(),
+            Self::TestTools(minor) => format!("test-tools-python3.{minor}"),
         }
     }
 
@@ -84,6 +88,7 @@ impl Variant {
         match self {
             Self::Cpu | Self::Cuda => "libtorch",
             Self::CudaHeaders => "the set of CUDA headers",
+            Self::TestTools(_) => "the set of test tools",
         }
     }
 
@@ -92,6 +97,7 @@ impl Variant {
             Self::Cpu => CPU,
             Self::Cuda => CUDA,
             Self::CudaHeaders => CUDA_HEADERS,
+            Self::TestTools(_) => test_tools::WHEELS,
         }
     }
 
@@ -102,6 +108,7 @@ impl Variant {
                 &["torch/lib/libtorch_cpu.so", "torch/include/torch/csrc/api/include/torch/torch.h"]
             }
             Self::CudaHeaders => &["nvidia/nccl/include/nccl.h"],
+            Self::TestTools(_) => test_tools::PARTS,
         }
     }
 
@@ -111,6 +118,7 @@ impl Variant {
             Self::Cpu => 2_500_000_000,
             Self::Cuda => 9_000_000_000,
             Self::CudaHeaders => 600_000_000,
+            Self::TestTools(_) => 6_500_000_000,
         }
     }
 
@@ -119,6 +127,7 @@ impl Variant {
             Self::Cpu => "0.55 GB",
             Self::Cuda => "2.5 GB",
             Self::CudaHeaders => "0.2 GB",
+            Self::TestTools(_) => "2.2 GB",
         }
     }
 }
@@ -157,6 +166,11 @@ impl Cache {
     /// The folder that holds `include/` and `lib/`, once it is filled.
     pub(crate) fn libtorch(&self) -> PathBuf {
         self.home().join("torch")
+    }
+
+    /// The folder that the wheels are unpacked into.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.join(self.name())
     }
 
     /// Looks at the manifest and the sizes of the libraries.
@@ -257,22 +271,16 @@ impl Cache {
     /// The user's own configuration says where the index is. Files that pip writes on its way lie
     /// beside the result, so that one file system's free space counts and moving is renaming.
     fn pip(&self, python: &Python, site: &Path, scratch: &Path) -> anyhow::Result<Command> {
-        let arch = env::consts::ARCH;
-        if !["x86_64", "aarch64"].contains(&arch) {
-            return Err(fixable(format!(
-                "there is no ready-made libtorch for {arch}; build version {VERSION} and export it as LIBTORCH"
-            )));
-        }
         let mut pip = Command::new(&python.program);
-        pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:"])
-            .args(["--no-input", "--no-compile", "--disable-pip-version-check"])
-            .args(["--implementation", "cp", "--python-version", PYTHON])
-            .args(["--abi", &format!("cp{PYTHON}")]);
-        // Each tag must be named; later ones are never tried by themselves.
-        for minor in (17..=28).rev() {
-            pip.args(["--platform", &format!("manylinux_2_{minor}_{arch}")]);
+        pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:"]).args([
+            "--no-input",
+            "--no-compile",
+            "--disable-pip-version-check",
+        ]);
+        if !matches!(self.variant, Variant::TestTools(_)) {
+            pip.args(tags()?);
         }
-        pip.args(["--platform", &format!("manylinux2014_{arch}"), "--target"])
+        pip.arg("--target")
             .arg(site)
             .args(self.variant.wheels())
             .env("TMPDIR", scratch)
@@ -352,10 +360,6 @@ impl Cache {
         )))
     }
 
-    fn home(&self) -> PathBuf {
-        self.dir.join(self.name())
-    }
-
     fn name(&self) -> String {
         self.variant.folder()
     }
@@ -383,6 +387,25 @@ impl Cache {
             self.variant.noun()
         ))
     }
+}
+
+/// The words for pip that choose libtorch's wheels, which no Python here imports.
+fn tags() -> anyhow::Result<Vec<String>> {
+    let arch = env::consts::ARCH;
+    if !["x86_64", "aarch64"].contains(&arch) {
+        return Err(fixable(format!(
+            "there is no ready-made libtorch for {arch}; build version {VERSION} and export it as LIBTORCH"
+        )));
+    }
+    let mut words =
+        ["--implementation", "cp", "--python-version", PYTHON].map(str::to_owned).to_vec();
+    words.extend(["--abi".to_owned(), format!("cp{PYTHON}")]);
+    // Each tag must be named; later ones are never tried by themselves.
+    let platforms = (17..=28).rev().map(|minor| format!("manylinux_2_{minor}_{arch}"));
+    for platform in platforms.chain([format!("manylinux2014_{arch}")]) {
+        words.extend(["--platform".to_owned(), platform]);
+    }
+    Ok(words)
 }
 
 /// The folder of all that is fetched for this user: below `$XDG_CACHE_HOME`, else `~/.cache`.

@@ -1,4 +1,5 @@
-//! Everything a build needs that is not in the repository: system packages and libtorch.
+//! Everything a build needs that is not in the repository: system packages and libtorch; and what tests
+//! compare with, where asked for.
 //!
 //! Every command calls [`ensure`]; where nothing is missing that takes a few milliseconds.
 
@@ -8,6 +9,7 @@ pub(crate) mod machine;
 pub(crate) mod manifest;
 pub(crate) mod packages;
 pub(crate) mod python;
+pub(crate) mod test_tools;
 pub(crate) mod yt_dlp;
 
 use self::{
@@ -30,6 +32,8 @@ pub(crate) struct Wishes {
     pub(crate) yes: bool,
     /// Compare every file of libtorch with its checksum.
     pub(crate) verify: bool,
+    /// The Python packages that tests compare with.
+    pub(crate) test_tools: bool,
 }
 
 /// Brings what is missing, and links libtorch into the checkout.
@@ -48,18 +52,15 @@ pub(crate) fn ensure(checkout: &Checkout, wishes: Wishes) -> anyhow::Result<()> 
     }
     let python_missing = state.wants_download() && Python::find(&machine).is_none();
     packages::ensure(&machine, python_missing, wishes.yes)?;
-    match source {
-        Source::Exported(_) => Ok(()),
-        Source::Cached(cache) => {
-            if state.wants_download() {
-                fill(&cache, &machine)?;
-            }
-            if libtorch::link(checkout, &cache.libtorch())? {
-                say!("setup: linked .libtorch to {}", cache.libtorch().display());
-            }
-            Ok(())
+    if let Source::Cached(cache) = source {
+        if state.wants_download() {
+            fill(&cache, &machine)?;
+        }
+        if libtorch::link(checkout, &cache.libtorch())? {
+            say!("setup: linked .libtorch to {}", cache.libtorch().display());
         }
     }
+    if wishes.test_tools { test_tools::ensure(&machine) } else { Ok(()) }
 }
 
 /// Brings the headers that the feature `cuda` is compiled with beside a libtorch for the CPU.

@@ -1,5 +1,5 @@
 //! The Python whose pip fetches libtorch. Any Python 3 will do: the wheels are chosen for a fixed
-//! version and unpacked beside it, never imported.
+//! version and unpacked beside it, never imported. Only the test tools run on it.
 
 use std::path::PathBuf;
 
@@ -21,5 +21,27 @@ impl Python {
             let pip = process::first_line(&program, &["-m", "pip", "--version"])?;
             Some(Self { program, pip })
         })
+    }
+
+    /// The second number of its version, as its pip names it: `(python 3.11)`.
+    pub(crate) fn minor(&self) -> Option<u32> {
+        let version = self.pip.rsplit_once("(python 3.")?.1;
+        version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_what_pip_says() {
+        let minor = |pip: &str| Python { program: PathBuf::new(), pip: pip.to_owned() }.minor();
+        assert_eq!(
+            minor("pip 23.2.1 from /usr/lib/python3/dist-packages/pip (python 3.11)"),
+            Some(11)
+        );
+        assert_eq!(minor("pip 26.1 from /x (python 3.14)"), Some(14));
+        assert_eq!(minor("pip"), None);
     }
 }

@@ -186,9 +186,10 @@ fn ci_compiles_the_feature_cuda_on_any_machine() {
     let expected = [lints(""), lints(feature), test(&world, "")];
     assert_eq!(world.lines("log")[1..4], expected, "{text}");
     assert!(world.path("cache/dora/cuda-headers-13.0/nvidia/nccl/include/nccl.h").exists());
-    assert_eq!(world.pip_calls(), 1);
+    assert!(world.path("cache/dora/test-tools-python3.11/python").exists());
+    assert_eq!(world.pip_calls(), 2);
     ended(world.own_libtorch("ci").output().unwrap());
-    assert_eq!(world.pip_calls(), 1);
+    assert_eq!(world.pip_calls(), 2);
 
     let world = World::new("ci-complete").with_programs();
     world.write("torch/lib/libtorch_cuda.so", "");
@@ -197,7 +198,56 @@ fn ci_compiles_the_feature_cuda_on_any_machine() {
     let (_, text) = ended(world.own_libtorch("ci").output().unwrap());
     let expected = [lints(feature), test(&world, " --features dora-train/cuda")];
     assert_eq!(world.lines("log")[1..3], expected, "{text}");
-    assert!(text.contains("libtorch is complete") && world.pip_calls() == 0, "{text}");
+    assert!(text.contains("libtorch is complete") && world.pip_calls() == 1, "{text}");
+}
+
+#[test]
+fn tests_are_told_of_the_test_tools() {
+    let world = World::new("test-tools").with_programs();
+    world.script("bin/cargo", r#"echo "python ${DORA_TEST_PYTHON-none}" >>"$WORLD/log""#);
+    let run = |line: &str| ended(world.own_libtorch(line).output().unwrap());
+    assert_eq!(run("test").0, 0);
+    let (status, text) = run("setup --test-tools");
+    assert_eq!((status, world.pip_calls()), (0, 1), "{text}");
+    assert!(text.contains("the set of test tools is in place"), "{text}");
+    assert_eq!((run("setup --test-tools").0, world.pip_calls()), (0, 1));
+    assert_eq!(run("test").0, 0);
+    let mut own = world.own_libtorch("test");
+    ended(own.env("DORA_TEST_PYTHON", "/mine/python").output().unwrap());
+    let brought = world.path("cache/dora/test-tools-python3.11/python");
+    let expected = ["none", &brought.display().to_string(), "/mine/python"];
+    assert_eq!(world.lines("log"), expected.map(|python| format!("python {python}")));
+
+    // Packages that were damaged are fetched anew, script and all.
+    world.write("cache/dora/test-tools-python3.11/torch/_C.so", "ab");
+    assert_eq!((run("setup --test-tools").0, world.pip_calls()), (0, 2));
+    assert!(brought.exists());
+    world.script("bin/python3", "echo pip 20.0 from /x '(python 3.9)'");
+    let (status, text) = run("setup --test-tools");
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("the test tools run on Python 3.11 to 3.14"), "{text}");
+}
+
+#[test]
+fn export_and_import_hand_their_words_on() {
+    let world = World::new("release").with_programs();
+    world.script("target/dora-eval", r#"echo "dora-eval $*" >>"$WORLD/log""#);
+    let run = |line: &str| ended(world.own_libtorch(line).output().unwrap());
+    for (line, expected) in [
+        ("export --out x", "takes one CHECKPOINT, and 0 were given"),
+        ("import a b --out x", "takes one FILE, and 2 were given"),
+        ("export run", "needs --out: a new folder"),
+        ("import dino.pth --out x", "`dino.pth` does not exist; give a run's folder"),
+        ("export . --out xtask", "`xtask` exists already"),
+    ] {
+        let (status, text) = run(line);
+        assert!(status == 2 && text.contains(expected), "{text}");
+    }
+    assert!(world.lines("log").is_empty());
+    world.write("checkout/dino.pth", "");
+    assert_eq!(run("import dino.pth --checkpoint-key student --out x").0, 0);
+    let expected = "dora-eval import --checkpoint-key student --out x -- dino.pth";
+    assert_eq!(world.lines("log")[1], expected);
 }
 
 #[test]

@@ -22,6 +22,14 @@ site=$2
 case "$*" in *yt-dlp*)
   if [ -e "$WORLD/no-network" ]; then echo "ERROR: no network" >&2; exit 1; fi
   mkdir -p $site/yt_dlp; date +%s%N >$site/yt_dlp/version; exit;;
+*timm==*)
+  mkdir -p $site/torch $site/timm $site/tensorboard $site/torch-2.11.0.dist-info
+  for part in torch timm tensorboard; do
+    printf abc >$site/$part/__init__.py
+    printf abc >$site/$part/_C.so
+    echo "$part/_C.so,sha256=SUM,3"
+  done >$site/torch-2.11.0.dist-info/RECORD
+  exit;;
 *torch==*) ;; *)
   mkdir -p $site/nvidia/nccl/include $site/nvidia/nccl/lib $site/nvidia_nccl.dist-info
   for file in include/nccl.h lib/libnccl.so.2; do

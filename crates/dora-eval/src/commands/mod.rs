@@ -6,6 +6,7 @@ mod discovery;
 mod features;
 mod knn;
 mod linear;
+mod release;
 mod visualize;
 
 use clap::Subcommand;
@@ -26,6 +27,10 @@ pub(crate) enum Command {
     Visualize(visualize::VisualizeArgs),
     /// Trains a linear classifier on the features of images
     Linear(linear::LinearArgs),
+    /// Writes an encoder of a run with timm's names, for others to load
+    Export(release::ReleaseArgs),
+    /// Reads an encoder of others into a folder that every command takes
+    Import(release::ReleaseArgs),
 }
 
 impl Command {
@@ -38,6 +43,7 @@ impl Command {
             Self::Knn(args) => knn::run(args),
             Self::Visualize(args) => visualize::run(args),
             Self::Linear(args) => linear::run(args),
+            Self::Export(args) | Self::Import(args) => release::run(args),
         }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use dora_eval::encoder::Encoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{progress::Progress, recipe::Recipe, step_lines::StepLines};
+use crate::{progress::Progress, recipe::Recipe, step_lines::StepLines, tensorboard::TensorBoard};
 
 /// Hears how many of how many things are done, and tells whether to go on.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
@@ -92,6 +92,7 @@ impl Monitor {
         encoder: &Encoder,
         step: u64,
         progress: &mut Progress,
+        board: &mut TensorBoard,
         goes_on: &mut dyn FnMut() -> bool,
     ) {
         for protocol in &self.protocols {
@@ -114,7 +115,13 @@ impl Monitor {
                 Ok(judgement)
             });
             match kept {
-                Ok(judgement) => progress.judged(&judgement),
+                Ok(judgement) => {
+                    progress.judged(&judgement);
+                    if let Err(error) = board.scalars(step, &judgement.scalars()) {
+                        let path = board.path().display();
+                        progress.say(&format!("warning: cannot write {path}: {error}"));
+                    }
+                }
                 Err(error) => {
                     progress
                         .say(&format!("warning: step {step} is not judged by {name}: {error:#}"));
@@ -125,6 +132,12 @@ impl Monitor {
 }
 
 impl Judgement {
+    /// The figures under TensorBoard's tags: `monitor/knn/top1`.
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let tag = |figure: &str| format!("monitor/{}/{figure}", self.name);
+        self.figures.iter().map(|(figure, value)| (tag(figure), *value)).collect()
+    }
+
     /// In a line: "knn top1 31.20 %, top5 78.10 %".
     pub fn text(&self) -> String {
         let figures: Vec<String> = self

@@ -17,9 +17,16 @@ fn a_run_leaves_what_it_says() {
         assert!(bench.path("run").join(file).exists(), "{file}");
     }
     let text = stderr(&output);
-    for part in ["checkpoints/step-10", "metrics.jsonl", "tracks/", "next: cargo xtask"] {
+    for part in
+        ["checkpoints/step-10", "metrics.jsonl", "tracks/", "tensorboard/", "next: cargo xtask"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
+    // The picture of the last step is in it, and after that no more than figures.
+    let events = fs::read(&bench.event_files("run")[0]).unwrap();
+    let picture = fs::read(bench.path("run/tracks/step-10.png")).unwrap();
+    let at = events.windows(picture.len()).position(|window| window == picture).unwrap();
+    assert!(events.len() - at - picture.len() < 100, "{} bytes follow", events.len() - at);
     let strip = image::open(bench.path("run/tracks/step-10.png")).unwrap();
     assert!(strip.width() > 64 && strip.height() > 5 * 32, "{}x{}", strip.width(), strip.height());
 
@@ -62,6 +69,8 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert_trained(&resumed);
     assert!(stderr(&resumed).contains("going on from"), "{}", stderr(&resumed));
     bench.assert_same_end("whole", "killed");
+    let counts = ["whole", "killed"].map(|run| bench.event_files(run).len());
+    assert_eq!(counts, [1, 2]);
 }
 
 #[test]

@@ -181,6 +181,14 @@ impl Workbench {
         names
     }
 
+    /// Files for TensorBoard, the newest last.
+    pub(crate) fn event_files(&self, run: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path(run).join("tensorboard")).unwrap();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
     /// Fails unless two runs ended with the same bytes and went through the same losses.
     pub(crate) fn assert_same_end(&self, one: &str, other: &str) {
         for file in ["student", "teacher", "training"] {

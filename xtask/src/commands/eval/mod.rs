@@ -21,7 +21,7 @@ macro_rules! encoder_options {
             $crate::args::option(
                 "checkpoint",
                 $crate::args::Value::Text("PATH"),
-                "a run's folder (its newest checkpoint), a checkpoint's folder, or a\nfile of weights",
+                "a run's folder (its newest checkpoint), a checkpoint's folder, or a\nfile of weights (safetensors, .pth)",
             ),
             $crate::args::option(
                 "checkpoint-key",
@@ -77,7 +77,7 @@ fn check_images(command: &CommandSpec, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Refuses a path that does not exist; `what` is what was to be given.
-fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
+pub(super) fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
     if Path::new(path).exists() {
         return Ok(());
     }

@@ -1,0 +1,230 @@
+//! `dora-eval export` and `import` as users start them, and what timm makes of an export.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use clap::Parser;
+use dora_data::rng::stream;
+use dora_eval::encoder::{Encoder, EncoderArgs};
+use dora_model::{StateDict, Vit, VitConfig};
+use tch::{Device, Kind, Tensor};
+
+#[derive(Parser)]
+struct Words {
+    #[command(flatten)]
+    encoder: EncoderArgs,
+}
+
+fn load(checkpoint: &Path) -> Encoder {
+    let words = Words::parse_from(["", "--device", "cpu", "--checkpoint", text(checkpoint)]);
+    Encoder::load(&words.encoder).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn dora_eval(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dora-eval")).args(words).output().unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
+}
+
+/// Fails unless the program ends with status 2 and one line that has this in it.
+#[track_caller]
+fn check_refused(words: &[&str], expected: &str) {
+    let output = dora_eval(words);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(expected) && text.trim().lines().count() == 1, "{text}");
+}
+
+#[track_caller]
+fn run(words: &[&str]) -> (String, String) {
+    let output = dora_eval(words);
+    let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{said}");
+    (table, said)
+}
+
+fn config(image_px: i64) -> VitConfig {
+    VitConfig { image_px, ..VitConfig::standard(3, 16) }
+}
+
+/// Weights of the size that training gives, so that blocks do more than pass tokens on.
+fn weights(config: &VitConfig, seed: u64) -> StateDict {
+    let fresh = Vit::init(config, &mut stream(seed, "weights", &[]));
+    fresh.iter().map(|(name, tensor)| (name.to_owned(), tensor * 2.5)).collect()
+}
+
+/// A run's folder with checkpoints after these steps.
+fn write_run(folder: &Path, image_px: i64, steps: &[u64]) {
+    for &step in steps {
+        let checkpoint = folder.join(format!("checkpoints/step-{step}"));
+        fs::create_dir_all(&checkpoint).unwrap();
+        for (seed, name) in [(step, "teacher"), (step + 1, "student")] {
+            let mut state = weights(&config(image_px), seed).with_prefix("backbone.");
+            state.insert("head.mlp.0.bias", Tensor::zeros([4], (Kind::Float, Device::Cpu)));
+            state.write(&checkpoint.join(format!("{name}.safetensors"))).unwrap();
+        }
+    }
+    fs::write(folder.join("recipe.toml"), "[model]\n").unwrap();
+}
+
+fn images(image_px: i64) -> Tensor {
+    let count = 2 * 3 * image_px * image_px;
+    let waves = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.371).sin();
+    waves.reshape([2, 3, image_px, image_px])
+}
+
+/// The Python with timm, or nothing and a line that says why.
+fn python() -> Option<PathBuf> {
+    let python = env::var_os("DORA_TEST_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        eprintln!(
+            "skipped: DORA_TEST_PYTHON names no Python with timm; `cargo xtask setup --test-tools` and \
+             `cargo xtask test` see to it"
+        );
+    }
+    python
+}
+
+/// Runs timm's side on images of these sizes in their folders, and compares its features with those of the
+/// encoders that `load` gives for the folders then.
+fn compare_with_timm(
+    python: &Path,
+    (job, file): (&str, &str),
+    cases: &[(PathBuf, i64)],
+    load: impl Fn(&Path) -> Encoder,
+) {
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/timm_side.py")).arg(job);
+    for (folder, image_px) in cases {
+        let named = [("images".to_owned(), images(*image_px))];
+        StateDict::from_iter(named).write(&folder.join("images")).unwrap();
+        command.args([file, "images", "features"].map(|name| folder.join(name)));
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (folder, image_px) in cases {
+        let theirs = StateDict::read(&folder.join("features")).unwrap();
+        let (encoder, images) = (load(folder), images(*image_px));
+        let (tokens, cls) =
+            tch::no_grad(|| (encoder.vit.forward(&images, None), encoder.vit.cls(&images, None)));
+        for (name, ours) in [("tokens", tokens), ("cls", cls)] {
+            let theirs = theirs.get(name).unwrap();
+            assert_eq!(ours.size(), theirs.size());
+            let error = (&ours - &theirs).abs().max().double_value(&[]);
+            let largest = theirs.abs().max().double_value(&[]);
+            assert!(error <= 1e-5 * largest, "{name}: {error:.2e} of {largest:.2e}");
+        }
+    }
+}
+
+#[test]
+fn timm_computes_the_same_from_an_export() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run_of =
+        |out: &Path| out.with_file_name(format!("run-{}", out.file_name().unwrap().display()));
+    // The size of the toy recipe, and the one that timm's own model has.
+    let cases = [128, 224].map(|image_px| {
+        let out = folder.path().join(image_px.to_string());
+        write_run(&run_of(&out), image_px, &[4]);
+        run(&["export", text(&run_of(&out)), "--out", text(&out)]);
+        (out, image_px)
+    });
+    compare_with_timm(&python, ("load", "README.md"), &cases, |out| load(&run_of(out)));
+}
+
+#[test]
+fn a_checkpoint_of_timm_computes_the_same_here() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weights.pth");
+    let out = folder.path().join("out");
+    let cases = [(folder.path().to_owned(), 112)];
+    compare_with_timm(&python, ("save", "weights.pth"), &cases, |_| {
+        let (table, said) = run(&["import", text(&file), "--out", text(&out)]);
+        assert!(table.contains("under `state_dict/module.encoder`"), "{table}");
+        assert!(said.contains("ignored 2 tensors that are not the encoder's"), "{said}");
+        load(&out)
+    });
+    assert_eq!(load(&file).digest, load(&out).digest);
+}
+
+#[test]
+fn an_export_holds_the_newest_checkpoint_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run_dir, out) = (folder.path().join("walk"), folder.path().join("new/out"));
+    write_run(&run_dir, 32, &[2, 10]);
+    let words = ["export", text(&run_dir), "--checkpoint-key", "student", "--out", text(&out)];
+    let (table, _) = run(&words);
+    assert!(table.contains("width 192, depth 12, heads 3") && table.contains("32 px"), "{table}");
+    let state = StateDict::read(&out.join("model.safetensors")).unwrap();
+    let expected = weights(&config(32), 11);
+    assert_eq!(state.iter().count(), expected.iter().count());
+    for (name, tensor) in expected.iter() {
+        assert_eq!(state.get(name).unwrap(), *tensor, "{name}");
+    }
+    let readme = fs::read_to_string(out.join("README.md")).unwrap();
+    for part in [
+        "# ViT-Ti/16",
+        "`student.safetensors` (`backbone`) of the run `walk` after 10 steps; `recipe.toml` holds",
+        "img_size=32, patch_size=16, embed_dim=192, depth=12, num_heads=3",
+        "(0.485, 0.456, 0.406)",
+    ] {
+        assert!(readme.contains(part), "no `{part}` in\n{readme}");
+    }
+    assert!(out.join("recipe.toml").is_file());
+    check_refused(&words, "exists already; give --out the name of a new folder");
+    assert_eq!(load(&out).digest, load(&out.join("model.safetensors")).digest);
+    // Nothing half-written stays beside it.
+    assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+}
+
+#[test]
+fn an_import_serves_as_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("dino");
+    let file = fixture("dino_full.pth");
+    let (table, said) = run(&["import", text(&file), "--out", text(&out)]);
+    for part in ["under `teacher/backbone`", "width 64, depth 2, heads 1", "30, made float32"] {
+        assert!(table.contains(part), "{table}");
+    }
+    assert!(
+        said.contains("ignored 2 tensors that are not the encoder's, such as `head."),
+        "{said}"
+    );
+    let (teacher, imported) = (load(&file), load(&out));
+    assert_eq!(teacher.digest, imported.digest);
+    let student = folder.path().join("student");
+    run(&["import", text(&file), "--checkpoint-key", "student", "--out", text(&student)]);
+    assert_ne!(load(&student).digest, teacher.digest);
+}
+
+#[test]
+fn what_is_no_encoder_gets_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out = text(&out);
+    let cut = folder.path().join("cut.pth");
+    fs::write(&cut, &fs::read(fixture("dino_full.pth")).unwrap()[..9_000]).unwrap();
+    for (file, expected) in [
+        (folder.path().join("absent.pth"), "it does not exist"),
+        (folder.path().to_owned(), "expected teacher.safetensors or checkpoints/step-N"),
+        (cut, "its zip archive is damaged or cut off"),
+        (fixture("malicious_root.pth"), "a Python object `posix.system`, which is not unpacked"),
+        (fixture("malicious.pth"), "no `patch_embed.proj.weight`, so no ViT, but a dictionary"),
+        (fixture("make_pth.py"), "neither a safetensors file nor one of `torch.save`"),
+    ] {
+        check_refused(&["import", text(&file), "--out", out], expected);
+        assert!(!Path::new(out).exists() && !Path::new("pth-was-executed").exists());
+    }
+}
