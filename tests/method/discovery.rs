@@ -2,12 +2,14 @@
 
 use dora_eval::{
     discovery::{
-        IndexMask, PxBox, Tally,
+        PxBox, Tally, VOID,
         attention::{LabelCounts, MASS, attention_masks},
+        boxes_of,
         data::Object,
         lost::lost,
     },
     grid::Grid,
+    masks::Mask,
     pca::Pca,
 };
 use proptest::prelude::*;
@@ -99,11 +101,11 @@ fn jaccard_counts_pixels_without_void() {
     // Two patches side by side over an image of 20 x 16 px; object 3 covers columns 8 to 11.
     let column = |x: usize| match x {
         8..12 => 3,
-        12..14 => IndexMask::VOID,
-        _ => IndexMask::BACKGROUND,
+        12..14 => VOID,
+        _ => 0,
     };
-    let indices = (0..16).flat_map(|_| (0..20).map(column)).collect();
-    let mask = IndexMask { width: 20, height: 16, indices };
+    let labels = (0..16).flat_map(|_| (0..20).map(column)).collect();
+    let mask = Mask { width: 20, height: 16, labels };
     let counts = LabelCounts::new(&mask, grid(1, 2), (16, 20));
     assert_eq!(counts.jaccard(&[true, false]), [(3, 4.0 / 14.0)]);
     assert_eq!(counts.jaccard(&[true, true]), [(3, 4.0 / 18.0)]);
@@ -111,7 +113,7 @@ fn jaccard_counts_pixels_without_void() {
     // The same picture at half the size gives the encoder one patch.
     let counts = LabelCounts::new(&mask, grid(1, 1), (8, 10));
     assert_eq!(counts.jaccard(&[true]), [(3, 4.0 / 18.0)]);
-    assert_eq!(mask.boxes(), [(3, PxBox { x0: 8.0, y0: 0.0, x1: 12.0, y1: 16.0 })]);
+    assert_eq!(boxes_of(&mask), [PxBox { x0: 8.0, y0: 0.0, x1: 12.0, y1: 16.0 }]);
 }
 
 #[test]

@@ -54,3 +54,12 @@ pub fn on_cores<W: Send, T: Send, E: Send>(
     tch::set_num_threads(threads);
     outcome
 }
+
+/// Runs `work` with libtorch on this thread alone.
+pub fn on_one_core<T>(work: impl FnOnce() -> T) -> T {
+    let threads = tch::get_num_threads();
+    tch::set_num_threads(1);
+    let result = work();
+    tch::set_num_threads(threads);
+    result
+}

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use dora_store::{FrameStore, StoreError};
-use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::images::{ImageError, cover, decode_rgb, image_size, read_rgb};
@@ -12,7 +11,7 @@ use crate::images::{ImageError, cover, decode_rgb, image_size, read_rgb};
 #[derive(Debug)]
 pub enum Footage {
     /// A video.
-    Store(FrameStore),
+    Store(Box<FrameStore>),
     /// Images, in their order.
     Images(Vec<PathBuf>),
 }
@@ -64,7 +63,7 @@ impl Footage {
         if store.is_empty() {
             return Err(FootageError::Empty(store.folder().to_owned()));
         }
-        Ok(Self::Store(store))
+        Ok(Self::Store(Box::new(store)))
     }
 
     /// Width and height of the first frame.
@@ -126,23 +125,15 @@ impl Footage {
         Ok(frames)
     }
 
-    /// Frames uint8 `[3, rows, columns]`, scaled until they cover that size and cut from the middle.
-    pub fn read(
-        &self,
-        frames: &[usize],
-        rows: i64,
-        columns: i64,
-    ) -> Result<Vec<Tensor>, FootageError> {
-        let read = |&frame: &usize| -> Result<Tensor, FootageError> {
-            let image_CHW = match self {
-                Self::Images(paths) => read_rgb(&paths[frame])?,
-                Self::Store(store) => decode_rgb(store.jpeg(frame)?).map_err(|reason| {
-                    FootageError::Frame { store: store.folder().to_owned(), frame, reason }
-                })?,
-            };
-            Ok(cover(&image_CHW, rows, columns))
+    /// A frame, uint8 `[3, rows, columns]`: as much of its middle as has that shape, scaled.
+    pub fn read(&self, frame: usize, rows: i64, columns: i64) -> Result<Tensor, FootageError> {
+        let image_CHW = match self {
+            Self::Images(paths) => read_rgb(&paths[frame])?,
+            Self::Store(store) => decode_rgb(store.jpeg(frame)?).map_err(|reason| {
+                FootageError::Frame { store: store.folder().to_owned(), frame, reason }
+            })?,
         };
-        frames.par_iter().map(read).collect()
+        Ok(cover(&image_CHW, rows, columns))
     }
 }
 

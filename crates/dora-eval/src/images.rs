@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use turbojpeg::Colorspace;
 
 /// More pixels than any photograph or video frame: a file cannot ask for more memory.
-pub(crate) const MOST_PX: u32 = 1 << 14;
+pub const MOST_PX: u32 = 1 << 14;
 
 /// ImageNet's mean and standard deviation of red, green and blue in [0, 1], with which encoders of
 /// this family are trained.
@@ -80,17 +80,16 @@ pub fn resize(image_CHW: &Tensor, rows: i64, columns: i64) -> Tensor {
     to_levels(&image.internal_upsample_bilinear2d_aa(size, false, None::<f64>, None::<f64>))
 }
 
-/// Scales uint8 `[3, H, W]` as [`resize`] does until it covers `rows` x `columns`, and takes that size
-/// from its middle.
+/// Takes from the middle of uint8 `[3, H, W]` as much as has the shape of `rows` x `columns`, and scales
+/// it to that size as [`resize`] does.
 pub fn cover(image_CHW: &Tensor, rows: i64, columns: i64) -> Tensor {
     let size = image_CHW.size();
-    let (height, width) = (size[1].max(1), size[2].max(1));
+    let (height, width) = (size[1], size[2]);
     let scale = (rows as f64 / height as f64).max(columns as f64 / width as f64);
-    let scaled = |px: i64, least: i64| ((px as f64 * scale).round() as i64).max(least);
-    let (high, wide) = (scaled(height, rows), scaled(width, columns));
-    let resized_CHW = resize(image_CHW, high, wide);
-    let cut_CHW = resized_CHW.narrow(1, (high - rows) / 2, rows);
-    cut_CHW.narrow(2, (wide - columns) / 2, columns).contiguous()
+    let taken = |px: i64, of: i64| ((px as f64 / scale).round() as i64).clamp(1, of);
+    let (high, wide) = (taken(rows, height), taken(columns, width));
+    let cut_CHW = image_CHW.narrow(1, (height - high) / 2, high);
+    resize(&cut_CHW.narrow(2, (width - wide) / 2, wide), rows, columns).contiguous()
 }
 
 /// Scales uint8 `[3, H, W]` so that its short side has `short_px`, bicubically with antialiasing as

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::{
+    cores::on_one_core,
     discovery::attention::{MASS, attention_masks},
     grid::Grid,
     pca::Pca,
@@ -61,20 +62,20 @@ impl Scale {
             })
             .collect();
         let attn: Vec<&Tensor> = sights.iter().map(|sight| &sight.attn_THN).collect();
-        Self {
+        on_one_core(|| Self {
             pca: Pca::fit(&Tensor::cat(&features, 0)),
             heat_2H: heat_range(&Tensor::cat(&attn, 0)),
             only_foreground,
-        }
+        })
     }
 }
 
-/// Paints frames, on all cores.
-pub fn paint(frames: &[RgbImage], sight: &Sight, scale: &Scale, grid: Grid) -> Vec<Painted> {
-    let heat_THV = heat(sight, scale, grid);
+/// Paints frames with what was seen in them, on all cores.
+pub fn paint(sight: &Sight, scale: &Scale, grid: Grid) -> Vec<Painted> {
+    let (heat_THV, pca) =
+        on_one_core(|| (heat(sight, scale, grid), pca_images(sight, scale, grid)));
     let masks_TKN = masks(&sight.masks_TKN);
-    let pca = pca_images(sight, scale, grid);
-    let parts: Vec<_> = frames.iter().zip(heat_THV).zip(masks_TKN).zip(pca).collect();
+    let parts: Vec<_> = sight.frames.iter().zip(heat_THV).zip(masks_TKN).zip(pca).collect();
     parts
         .into_par_iter()
         .map(|(((frame, heat_HV), masks_KN), pca)| Painted {
@@ -118,7 +119,7 @@ fn pca_images(sight: &Sight, scale: &Scale, grid: Grid) -> Vec<RgbImage> {
         let kept_T1YX = Tensor::from_slice(&kept)
             .reshape([size[0], 1, grid.rows as i64, grid.columns as i64])
             .upsample_nearest2d(pixels_px(grid), None::<f64>, None::<f64>);
-        pixels_TCYX = pixels_TCYX * kept_T1YX;
+        pixels_TCYX *= kept_T1YX;
     }
     to_images(&(pixels_TCYX * 255.0).round().to_kind(Kind::Uint8))
 }

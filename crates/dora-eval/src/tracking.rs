@@ -1,19 +1,20 @@
 //! What an encoder attends to, finds and follows in frames that come one after the other.
 
-use std::convert::Infallible;
-
 use dora_core::tracker::{
     ClipFeatures, TrackerSpec, cls_attention, discover_and_track, patches_of_all_heads,
 };
 use dora_model::{Features, TrackerLayer, Vit};
-use tch::{Device, Kind, Tensor};
+use image::RgbImage;
+use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::{images::normalise, pool::Pool};
+use crate::{
+    cores::on_one_core, encoder::Encoder, images::normalise, look::look_at_each, pictures::to_image,
+};
 
 /// Follows objects through frames, of which it needs only a few at once.
 #[derive(Debug)]
 pub struct Follower<'a> {
-    pool: &'a Pool,
+    encoder: &'a Encoder,
     spec: TrackerSpec,
     layer: TrackerLayer,
     head_ids: Vec<i64>,
@@ -24,6 +25,8 @@ pub struct Follower<'a> {
 /// What is known of frames; on the CPU.
 #[derive(Debug)]
 pub struct Sight {
+    /// The frames.
+    pub frames: Vec<RgbImage>,
     /// Patch tokens after the final norm.
     pub tokens_TND: Tensor,
     /// Attention of the `[CLS]` token to the patches for every head of the tracker's block.
@@ -32,10 +35,23 @@ pub struct Sight {
     pub masks_TKN: Tensor,
 }
 
+impl Sight {
+    /// Whether all of it are numbers that mean something.
+    pub fn is_finite(&self) -> bool {
+        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+        is_finite(&self.tokens_TND) && is_finite(&self.attn_THN)
+    }
+}
+
 impl<'a> Follower<'a> {
     /// Each of `head_ids` of the block `layer` finds one object.
-    pub fn new(pool: &'a Pool, spec: TrackerSpec, layer: TrackerLayer, head_ids: Vec<i64>) -> Self {
-        Self { pool, spec, layer, head_ids, objects: None }
+    pub fn new(
+        encoder: &'a Encoder,
+        spec: TrackerSpec,
+        layer: TrackerLayer,
+        head_ids: Vec<i64>,
+    ) -> Self {
+        Self { encoder, spec, layer, head_ids, objects: None }
     }
 
     /// Forgets the objects: the next frame gives new ones.
@@ -43,30 +59,43 @@ impl<'a> Follower<'a> {
         self.objects = None;
     }
 
-    /// Looks at frames uint8 `[3, H, W]` of one size, whose sides are multiples of the patch; there is
-    /// one at least. Objects are found in the first frame that is seen, and are those that training
-    /// finds in it.
-    pub fn look(&mut self, frames_CHW: Vec<Tensor>) -> Sight {
-        let of_frame = |vit: &Vit, frame_CHW: Tensor| {
-            let image_CHW = normalise(&frame_CHW.to_device(self.pool.device));
-            let features = vit.features(&image_CHW.unsqueeze(0), self.layer);
+    /// Looks at `frames` frames (one at least), uint8 `[3, H, W]` of one size whose sides are multiples of
+    /// the patch, as `read` gives them. Objects are found in the first frame that is seen, and are those
+    /// that training finds in it.
+    ///
+    /// # Errors
+    /// The first of `read`.
+    pub fn look<E: Send>(
+        &mut self,
+        frames: usize,
+        read: impl Fn(usize) -> Result<Tensor, E> + Sync,
+    ) -> Result<Sight, E> {
+        let (device, layer) = (self.encoder.device, self.layer);
+        let look = |vit: &Vit, _: usize, frame_CHW: Tensor| {
+            let image_CHW = normalise(&frame_CHW.to_device(device));
+            let features = vit.features(&image_CHW.unsqueeze(0), layer);
             let heads: Vec<i64> = (0..vit.config().heads).collect();
             let attn_1HN = cls_attention(&features.queries_NHSE, &features.keys_NHSE, &heads);
-            Ok::<_, Infallible>((features, attn_1HN))
+            Ok((to_image(&frame_CHW), features, attn_1HN))
         };
-        let Ok(features) = self.pool.map(frames_CHW, of_frame);
-        let in_time = |part: &dyn Fn(&(Features, Tensor)) -> Tensor| {
-            let parts: Vec<Tensor> = features.iter().map(part).collect();
+        let seen = look_at_each(self.encoder, frames, read, look, || ())?;
+        Ok(on_one_core(|| no_grad(|| self.follow(seen))))
+    }
+
+    fn follow(&mut self, seen: Vec<(RgbImage, Features, Tensor)>) -> Sight {
+        let in_time = |part: fn(&(RgbImage, Features, Tensor)) -> &Tensor| {
+            let parts: Vec<&Tensor> = seen.iter().map(part).collect();
             Tensor::cat(&parts, 0)
         };
-        let tokens_TSD = in_time(&|(features, _)| features.tokens_NSD.shallow_clone());
-        let queries_THSE = in_time(&|(features, _)| features.queries_NHSE.shallow_clone());
-        let keys_THSE = in_time(&|(features, _)| features.keys_NHSE.shallow_clone());
-        let [tokens_1TSD, queries_1THSE, keys_1THSE] =
-            [&tokens_TSD, &queries_THSE, &keys_THSE].map(|tensor| tensor.unsqueeze(0));
+        let tokens_TSD = in_time(|(_, features, _)| &features.tokens_NSD);
+        let queries_1THSE = in_time(|(_, features, _)| &features.queries_NHSE).unsqueeze(0);
+        let keys_1THSE = in_time(|(_, features, _)| &features.keys_NHSE).unsqueeze(0);
         let objects = match self.objects.take() {
             Some(found) => ClipFeatures { keys_BTND: patches_of_all_heads(&keys_1THSE), ..found },
-            None => ClipFeatures::new(&tokens_1TSD, &queries_1THSE, &keys_1THSE, &self.head_ids),
+            None => {
+                let tokens_1TSD = tokens_TSD.unsqueeze(0);
+                ClipFeatures::new(&tokens_1TSD, &queries_1THSE, &keys_1THSE, &self.head_ids)
+            }
         };
         let tracks = discover_and_track(&objects, &self.spec);
         self.objects = Some(objects);
@@ -74,8 +103,9 @@ impl<'a> Follower<'a> {
         let on_cpu = |tensor: &Tensor| tensor.to_kind(Kind::Float).to_device(Device::Cpu);
         Sight {
             tokens_TND: on_cpu(&tokens_TSD.narrow(1, 1, patches)),
-            attn_THN: on_cpu(&in_time(&|(_, attn_1HN)| attn_1HN.shallow_clone())),
+            attn_THN: on_cpu(&in_time(|(_, _, attn_1HN)| attn_1HN)),
             masks_TKN: on_cpu(&tracks.masks_BTKN.get(0)),
+            frames: seen.into_iter().map(|(frame, ..)| frame).collect(),
         }
     }
 }

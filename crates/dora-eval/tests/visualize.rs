@@ -7,9 +7,12 @@ use std::{
     process::{Command, Output},
 };
 
+use dora_data::rng::stream;
+use dora_model::{Vit, VitConfig};
 use dora_store::{IngestOptions, Report, Source, StoreHeader, StoreWriter};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
+use tch::no_grad;
 use tempfile::TempDir;
 use turbojpeg::{PixelFormat, Subsamp};
 
@@ -88,7 +91,7 @@ fn a_clip_gives_sheets_and_movies_the_same_at_any_number_of_threads() {
     let words = [&clip[..], &["--stride-s", "0.3", "--json", &json]].concat();
     let draw = |threads: &str| {
         let mut command = command(&words);
-        command.env("OMP_NUM_THREADS", threads).env("RAYON_NUM_THREADS", threads);
+        command.env("OMP_NUM_THREADS", threads);
         drawn(command);
         ["attention.png", "objects.png", "pca.png", "attention.gif", "tracks.gif", "pca.gif"]
             .map(|name| fs::read(format!("{out}/{name}")).unwrap())
@@ -178,6 +181,15 @@ fn a_wrong_input_gets_one_sentence() {
     let file = path(&folder, "file");
     fs::write(&file, "").unwrap();
     refused(command(&["--store", &store, "--out", &file]), "give --out a folder");
+    let weights = path(&folder, "nan.safetensors");
+    let config = VitConfig { depth: 2, ..VitConfig::standard(1, 16) };
+    let state = Vit::init(&config, &mut stream(0, "test", &[]));
+    let _ = no_grad(|| state.get("norm.weight").unwrap().fill_(f64::NAN));
+    state.write(Path::new(&weights)).unwrap();
+    let mut broken = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
+    broken.args(["visualize", "--checkpoint", &weights, "--device", "cpu", "--objects", "1"]);
+    broken.args(["--store", &store, "--out", &path(&folder, "broken")]);
+    refused(broken, "not finite");
     let empty = path(&folder, "empty.store");
     write_store(Path::new(&empty), 0);
     refused(command(&["--store", &empty, "--out", &out]), "has no frame");

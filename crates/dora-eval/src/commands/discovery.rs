@@ -11,24 +11,23 @@ use clap::Args;
 use dora_data::output::{check_writable, tell};
 use dora_eval::{
     discovery::{
-        IndexMask, LastBlock, PxBox, Tally,
+        LastBlock, PxBox, Tally,
         attention::{LabelCounts, MASS, attention_masks},
         data::{DataArgs, DataSet, Example},
         lost::{Found, K_PATCHES, lost},
     },
     encoder::{Encoder, EncoderArgs},
-    images::{read_rgb, resize},
+    images::{MOST_PX, read_rgb, resize},
+    look::look_at_each,
+    masks::{Mask, read_mask},
     pictures::discovery_picture,
-    pool::Pool,
     progress::Progress,
+    rate::matrix_flops_per_s,
 };
 use dora_model::Vit;
 use dora_store::atomic;
 use serde_json::{Value, json};
-use tch::{Device, Tensor};
-
-/// Images between two steps of the progress bar.
-const IMAGES_AT_ONCE: usize = 32;
+use tch::{Device, Kind, Tensor};
 
 #[derive(Args)]
 pub(crate) struct DiscoveryArgs {
@@ -81,51 +80,61 @@ pub(crate) fn run(args: &DiscoveryArgs) -> anyhow::Result<()> {
         every: args.every as usize,
     })?;
     let encoder = Encoder::load(&args.encoder)?;
-    let (tally, boxes, images_per_s) = evaluate(args, &data, &encoder)?;
+    let outcome = evaluate(args, &data, &encoder)?;
     if let Some(out) = &args.out {
         let path = out.join("boxes.json");
-        let text = serde_json::to_string_pretty(&boxes)? + "\n";
+        let text = serde_json::to_string_pretty(&outcome.boxes)? + "\n";
         atomic::write_file(&path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    report(args, &data, &encoder, &tally, images_per_s)
+    report(args, &data, &encoder, &outcome)
 }
 
-/// Looks at every image; returns the sums, the box found in each, and the speed.
-fn evaluate(
-    args: &DiscoveryArgs,
-    data: &DataSet,
-    encoder: &Encoder,
-) -> anyhow::Result<(Tally, BTreeMap<String, [PxBox; 1]>, f64)> {
-    let pool = Pool::new(encoder)?;
-    let class_of = |label: u8| data.label_classes.get(usize::from(label) - 1).copied();
-    let mut tally = Tally::new(encoder.config.heads as usize);
-    let mut boxes = BTreeMap::new();
-    let draw_every = data.examples.len().div_ceil(args.pictures.max(1));
+/// What came out of all images.
+struct Outcome {
+    tally: Tally,
+    /// The box found in each.
+    boxes: BTreeMap<String, [PxBox; 1]>,
+    seconds: f64,
+    /// Operations in the encoder's products.
+    flops: f64,
+}
+
+/// Looks at every image.
+fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::Result<Outcome> {
+    let examples = &data.examples;
+    let draw_every = examples.len().div_ceil(args.pictures.max(1));
     let is_drawn = |index: usize| args.pictures > 0 && index.is_multiple_of(draw_every);
-    let mut progress = Progress::new("images", data.examples.len() as u64);
-    let numbered: Vec<(usize, &Example)> = data.examples.iter().enumerate().collect();
-    for chunk in numbered.chunks(IMAGES_AT_ONCE) {
-        let look = |vit: &Vit, (index, example): (usize, &Example)| -> anyhow::Result<_> {
-            let look = Look::at(args, vit, &read_rgb(&example.image)?, pool.device);
-            let mask = example.mask.as_deref().map(IndexMask::read).transpose()?;
-            let jaccard_HL = mask.map(|mask| look.jaccard(&mask));
-            if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
-                draw(out, example, &look)?;
-            }
-            Ok((look.bounds(), jaccard_HL))
-        };
-        for ((_, example), (bounds, jaccard_HL)) in
-            chunk.iter().zip(pool.map(chunk.to_vec(), look)?)
-        {
-            tally.add_box(&bounds, &example.objects);
-            tally.add_masks(&jaccard_HL.unwrap_or_default(), class_of);
-            boxes.insert(example.name.clone(), [bounds]);
+    let read = |index: usize| -> anyhow::Result<_> {
+        let Example { image, mask, .. } = &examples[index];
+        Ok((read_rgb(image)?, mask.as_deref().map(read_mask).transpose()?))
+    };
+    let (device, config) = (encoder.device, encoder.config);
+    let look = |vit: &Vit, index: usize, (image_CHW, mask): (Tensor, Option<Mask>)| {
+        let look = Look::at(args, vit, &image_CHW, device);
+        ensure!(look.block.is_finite(), super::NOT_FINITE);
+        if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
+            draw(out, &examples[index], &look)?;
         }
-        progress.advance(chunk.len() as u64);
+        let jaccard_HL = mask.map(|mask| look.jaccard(&mask)).unwrap_or_default();
+        Ok((look.bounds(), jaccard_HL, look.block.grid.patches() as f64))
+    };
+    let mut progress = Progress::new("images", examples.len() as u64);
+    let seen = look_at_each(encoder, examples.len(), read, look, || progress.advance(1))?;
+    let seconds = progress.elapsed_s();
+    drop(progress);
+
+    let class_of = |label: u8| data.label_classes.get(usize::from(label) - 1).copied();
+    let mut tally = Tally::new(config.heads as usize);
+    let mut boxes = BTreeMap::new();
+    let mut flops = 0.0;
+    for (example, (bounds, jaccard_HL, patches)) in examples.iter().zip(seen) {
+        tally.add_box(&bounds, &example.objects);
+        tally.add_masks(&jaccard_HL, class_of);
+        boxes.insert(example.name.clone(), [bounds]);
+        flops += config.embed_flops(patches) + config.blocks_flops(config.depth, patches);
     }
-    let images_per_s = data.examples.len() as f64 / progress.elapsed_s();
-    Ok((tally, boxes, images_per_s))
+    Ok(Outcome { tally, boxes, seconds, flops })
 }
 
 /// What the encoder made of an image.
@@ -142,7 +151,10 @@ impl Look {
     fn at(args: &DiscoveryArgs, vit: &Vit, image_CHW: &Tensor, device: Device) -> Self {
         let size = image_CHW.size();
         let (rows, columns) = (size[1], size[2]);
+        // However long an image is, it must fit into memory.
+        let most = f64::from(MOST_PX) / rows.max(columns) as f64;
         let scale = args.short_side.map_or(1.0, |px| px as f64 / rows.min(columns) as f64);
+        let scale = scale.min(most);
         let scaled = |px: i64| ((px as f64 * scale).round() as i64).max(1);
         let seen_CHW = resize(image_CHW, scaled(rows), scaled(columns));
         let block = LastBlock::of(vit, &seen_CHW, device);
@@ -158,7 +170,7 @@ impl Look {
     }
 
     /// For each head, the Jaccard index of its mask with each label.
-    fn jaccard(&self, mask: &IndexMask) -> Vec<Vec<(u8, f64)>> {
+    fn jaccard(&self, mask: &Mask) -> Vec<Vec<(u8, f64)>> {
         let size = self.seen_CHW.size();
         let counts = LabelCounts::new(mask, self.block.grid, (size[1] as usize, size[2] as usize));
         let masks_HN = attention_masks(&self.block.attn_HN, MASS);
@@ -186,10 +198,12 @@ fn report(
     args: &DiscoveryArgs,
     data: &DataSet,
     encoder: &Encoder,
-    tally: &Tally,
-    images_per_s: f64,
+    outcome: &Outcome,
 ) -> anyhow::Result<()> {
-    let scores = tally.scores();
+    let scores = outcome.tally.scores();
+    let images_per_s = scores.images as f64 / outcome.seconds;
+    let rate = matrix_flops_per_s(encoder.device, Kind::Float);
+    let share = outcome.flops / outcome.seconds / rate;
     ensure!(scores.images > 0, "{} has no image", data.name);
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let mut images = format!("{} of {}", scores.images, data.name);
@@ -214,7 +228,8 @@ fn report(
         let figures = part("CorLoc", class.corloc) + &part("Jaccard", class.jaccard);
         table.push((name, format!("{} images{figures}", class.images)));
     }
-    table.push(("speed", format!("{images_per_s:.2} images/s")));
+    let speed = format!("{images_per_s:.2} images/s, {share:.2} of {:.3} TFLOP/s", rate / 1e12);
+    table.push(("speed", speed));
     let mut figures = json!({
         "encoder": encoder.name,
         "data": data.name,
@@ -222,6 +237,8 @@ fn report(
         "short_side_px": args.short_side,
         "k_patches": args.k_patches,
         "images_per_s": images_per_s,
+        "matrix_flops_per_s": rate,
+        "share_of_matrix_rate": share,
     });
     if let (Value::Object(figures), Value::Object(scores)) =
         (&mut figures, serde_json::to_value(&scores)?)

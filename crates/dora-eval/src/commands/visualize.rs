@@ -17,8 +17,7 @@ use dora_eval::{
     footage::Footage,
     grid::Grid,
     movie::{Movie, MovieKind},
-    pictures::{Row, beside, lay_out, object_colour, shrink, to_image},
-    pool::Pool,
+    pictures::{Row, beside, lay_out, object_colour, shrink},
     progress::Progress,
     scene::{Painted, Scale, paint},
     tracking::Follower,
@@ -148,9 +147,8 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         // Of one clip, as in training that of each clip alone.
         threshold: Threshold::Sample,
     };
-    let pool = Pool::new(&encoder)?;
-    let follower = || Follower::new(&pool, spec, args.layer.into(), head_ids.clone());
-    let (files, frames_per_s) = draw(args, &footage, &plan, &pool, follower)?;
+    let follower = || Follower::new(&encoder, spec, args.layer.into(), head_ids.clone());
+    let (files, frames_per_s) = draw(args, &footage, &plan, follower)?;
     let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let heads: Vec<String> = head_ids.iter().map(i64::to_string).collect();
     let mut table = vec![
@@ -176,21 +174,20 @@ fn draw<'a>(
     args: &VisualizeArgs,
     footage: &Footage,
     plan: &Plan,
-    pool: &Pool,
     follower: impl Fn() -> Follower<'a>,
 ) -> anyhow::Result<(Vec<PathBuf>, f64)> {
     let grid = plan.grid;
     let (rows_px, columns_px) = (grid.rows * grid.patch_px, grid.columns * grid.patch_px);
-    let read =
-        |frames: &[usize]| pool.install(|| footage.read(frames, rows_px as i64, columns_px as i64));
+    let read = |frame: usize| footage.read(frame, rows_px as i64, columns_px as i64);
     let sampled = spread(plan.frames.len(), SCALE_FRAMES);
     let total = plan.frames.len() + sampled.len();
     let mut progress = Progress::new("frames", total as u64);
 
     let mut sights = Vec::new();
     for chunk in sampled.chunks(FRAMES_AT_ONCE) {
-        let frames: Vec<usize> = chunk.iter().map(|&index| plan.frames[index]).collect();
-        sights.push(follower().look(read(&frames)?));
+        let sight = follower().look(chunk.len(), |at| read(plan.frames[chunk[at]]))?;
+        ensure!(sight.is_finite(), super::NOT_FINITE);
+        sights.push(sight);
         progress.advance(chunk.len() as u64);
     }
     let scale = Scale::fit(&sights, args.foreground);
@@ -205,10 +202,8 @@ fn draw<'a>(
     for window in plan.frames.chunks(plan.window.max(1)) {
         follower.forget();
         for chunk in window.chunks(FRAMES_AT_ONCE) {
-            let frames_CHW = read(chunk)?;
-            let frames: Vec<RgbImage> = frames_CHW.iter().map(to_image).collect();
-            let sight = follower.look(frames_CHW);
-            let painted = paint(&frames, &sight, &scale, grid);
+            let sight = follower.look(chunk.len(), |at| read(chunk[at]))?;
+            let painted = paint(&sight, &scale, grid);
             for (frame, painted) in chunk.iter().zip(painted) {
                 let movies = match &mut movies {
                     Some(movies) => movies,
@@ -349,7 +344,8 @@ fn grid((width, height): (u32, u32), short_px: i64, patch_px: i64) -> Grid {
     let short = (short_px / patch_px).max(1);
     let (width, height) = (i64::from(width.max(1)), i64::from(height.max(1)));
     let long_px = short * patch_px * width.max(height) / width.min(height);
-    let long = long_px / patch_px;
+    // However long an image is, it must fit into memory.
+    let long = (long_px / patch_px).min(64 * short);
     let (rows, columns) = if height <= width { (short, long) } else { (long, short) };
     Grid { rows: rows as usize, columns: columns as usize, patch_px: patch_px as usize }
 }

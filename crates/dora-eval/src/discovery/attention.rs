@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::IndexMask;
-use crate::grid::Grid;
+use super::{BACKGROUND, VOID};
+use crate::{grid::Grid, masks::Mask};
 
 /// Share of a head's attention that its mask holds, as published.
 pub const MASS: f64 = 0.6;
@@ -49,7 +49,7 @@ pub struct LabelCounts {
 impl LabelCounts {
     /// Of a mask, whatever its size: the grid lies over an image of `image_px` (height, width) that
     /// shows the same. Void pixels are left out.
-    pub fn new(mask: &IndexMask, grid: Grid, image_px: (usize, usize)) -> Self {
+    pub fn new(mask: &Mask, grid: Grid, image_px: (usize, usize)) -> Self {
         let cells = |length: usize, image_px: usize, cells: usize| -> Vec<usize> {
             // The patch under the middle of each pixel.
             let scale = image_px as f64 / length as f64;
@@ -59,14 +59,14 @@ impl LabelCounts {
         let rows = cells(mask.height, image_px.0, grid.rows);
         let columns = cells(mask.width, image_px.1, grid.columns);
         let mut counts = Self { objects: BTreeMap::new(), pixels: vec![0; grid.patches()] };
-        for (line, row) in mask.indices.chunks(mask.width).zip(rows) {
+        for (line, row) in mask.labels.chunks(mask.width).zip(rows) {
             for (&label, column) in line.iter().zip(&columns) {
-                if label == IndexMask::VOID {
+                if label == VOID {
                     continue;
                 }
                 let patch = row * grid.columns + column;
                 counts.pixels[patch] += 1;
-                if label != IndexMask::BACKGROUND {
+                if label != BACKGROUND {
                     let of_label =
                         counts.objects.entry(label).or_insert_with(|| vec![0; grid.patches()]);
                     of_label[patch] += 1;

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::masks::Mask;
+
+/// The label of no object.
+pub const BACKGROUND: u8 = 0;
+/// The label where nobody says what is there.
+pub const VOID: u8 = 255;
+
 /// A box in pixels: where it begins and, beyond its last pixel, where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 4]", into = "[f64; 4]")]
@@ -49,4 +56,17 @@ impl From<PxBox> for [f64; 4] {
     fn from(PxBox { x0, y0, x1, y1 }: PxBox) -> Self {
         [x0, y0, x1, y1]
     }
+}
+
+/// The boxes around the objects of a mask, in the order of their labels.
+pub fn boxes_of(mask: &Mask) -> Vec<PxBox> {
+    let mut ends: [Option<[usize; 4]>; 256] = [None; 256];
+    for (at, &label) in mask.labels.iter().enumerate() {
+        let (x, y) = (at % mask.width, at / mask.width);
+        let [x0, y0, x1, y1] = ends[usize::from(label)].get_or_insert([x, y, x + 1, y + 1]);
+        (*x0, *y0) = ((*x0).min(x), (*y0).min(y));
+        (*x1, *y1) = ((*x1).max(x + 1), (*y1).max(y + 1));
+    }
+    let objects = usize::from(BACKGROUND) + 1..usize::from(VOID);
+    ends[objects].iter().flatten().map(|ends| PxBox::from(ends.map(|end| end as f64))).collect()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{IndexMask, PxBox, davis, json, voc};
+use super::{PxBox, davis, json, voc};
 use crate::images::{ImageError, image_size};
 
 /// The most that an annotation or a list may have: the largest of VOC has a hundredth of it.
@@ -187,10 +187,4 @@ fn unknown(root: &Path) -> DataError {
              ImageSets/YEAR/SET.txt), and {found}; for other images give their boxes as --boxes FILE"
         ),
     )
-}
-
-/// The object that a label of a mask surrounds.
-pub(super) fn objects_of(mask: &IndexMask) -> Vec<Object> {
-    let object = |(_, bounds)| Object { class: None, is_hard: false, bounds };
-    mask.boxes().into_iter().map(object).collect()
 }

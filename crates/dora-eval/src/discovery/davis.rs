@@ -8,9 +8,10 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    IndexMask,
-    data::{DataError, DataSet, Example, objects_of, read_list, stems, wrong},
+    boxes_of,
+    data::{DataError, DataSet, Example, Object, read_list, stems, wrong},
 };
+use crate::masks::read_mask;
 
 /// Reads every `every`th frame of the sequences that `ImageSets/YEAR/SET.txt` lists, in the latest year
 /// that has the list.
@@ -34,7 +35,8 @@ pub(super) fn read(root: &Path, set: Option<&str>, every: usize) -> Result<DataS
         if !mask.is_file() {
             return Err(wrong(&mask, format!("is missing: {} has no annotation", image.display())));
         }
-        let objects = objects_of(&IndexMask::read(&mask)?);
+        let object = |bounds| Object { class: None, is_hard: false, bounds };
+        let objects = boxes_of(&read_mask(&mask)?).into_iter().map(object).collect();
         Ok(Example { name: format!("{sequence}/{number}"), image, objects, mask: Some(mask) })
     };
     Ok(DataSet {

@@ -5,14 +5,12 @@ pub mod attention;
 mod boxes;
 pub mod data;
 mod davis;
-mod index_png;
 mod json;
 pub mod lost;
 mod score;
 mod voc;
 
-pub use boxes::PxBox;
-pub use index_png::IndexMask;
+pub use boxes::{BACKGROUND, PxBox, VOID, boxes_of};
 pub use score::{ClassScores, Scores, Tally};
 
 use dora_core::tracker::{cls_attention, patches_of_all_heads};
@@ -33,6 +31,12 @@ pub struct LastBlock {
 }
 
 impl LastBlock {
+    /// Whether all of it are numbers that mean something.
+    pub fn is_finite(&self) -> bool {
+        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+        is_finite(&self.keys_ND) && is_finite(&self.attn_HN)
+    }
+
     /// Of an image uint8 `[3, H, W]` of any size: it is padded with the mean colour at the right and
     /// the bottom to whole patches, as LOST does.
     pub fn of(vit: &Vit, image_CHW: &Tensor, device: Device) -> Self {

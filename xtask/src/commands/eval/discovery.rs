@@ -1,10 +1,9 @@
 //! `eval-discovery`: objects found without labels, on VOC, a folder with boxes, or the toy walk.
 
-use super::{check_encoder, check_exists, encoder_options, start};
+use super::{check_encoder, check_exists, encoder_options, start, toy_walk};
 use crate::{
     args::{Args, CommandSpec, Value, flag, option},
     checkout::Checkout,
-    commands::ingest,
     process,
 };
 
@@ -66,8 +65,7 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     }
     let mut program = start(checkout, &COMMAND, "discovery", args)?;
     if !args.has("data") {
-        ingest::toy_walk(checkout)?;
-        program.arg("--data").arg(checkout.path(ingest::TOY_WALK_DIR).join("davis"));
+        program.arg("--data").arg(toy_walk(checkout)?);
     }
     process::run(&program)
 }

@@ -6,11 +6,16 @@ pub(super) mod linear;
 pub(super) mod segmentation;
 pub(super) mod visualize;
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     args::{Args, CommandSpec, OptionSpec},
     checkout::Checkout,
+    commands::ingest,
     process::fixable,
 };
 
@@ -100,4 +105,10 @@ fn start(
     let names: Vec<&str> = names.filter(|name| !OURS.contains(name)).collect();
     program.arg(subcommand).args(args.forward(&names));
     Ok(program)
+}
+
+/// The toy walk's takes with their masks, rendered the first time.
+fn toy_walk(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    ingest::toy_walk(checkout)?;
+    Ok(checkout.path(ingest::TOY_WALK_DIR).join("davis"))
 }

@@ -3,11 +3,10 @@
 
 use std::path::PathBuf;
 
-use super::{check_encoder, check_exists, encoder_options};
+use super::{check_encoder, check_exists, encoder_options, toy_walk};
 use crate::{
     args::{Args, CommandSpec, Value, flag, nearest, option},
     checkout::Checkout,
-    commands::ingest,
     process::{self, fixable},
 };
 
@@ -149,13 +148,6 @@ fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()
         }
     }
     process::run(program.arg("--data").arg(data))
-}
-
-/// The toy walk's takes with their masks, rendered the first time.
-fn toy_walk(checkout: &Checkout) -> anyhow::Result<PathBuf> {
-    let walk = checkout.path(ingest::TOY_WALK_DIR);
-    process::run_for_output(&ingest::toy_walk_into(checkout, &walk)?)?;
-    Ok(walk.join("davis"))
 }
 
 impl Task {

@@ -1,0 +1,37 @@
+//! Looking at images of any size one by one: each is one core's alone, so that results depend neither on
+//! the number of cores nor on how many images there are.
+
+use dora_model::Vit;
+use tch::{Device, no_grad};
+
+use crate::{cores::on_cores, encoder::Encoder};
+
+/// What `look` makes of `images`, in their order: `read` gives what it looks at, `done` hears of each.
+///
+/// On the CPU both run on all cores; a GPU looks at what cores have read.
+///
+/// # Errors
+/// The first of `read` and `look`.
+pub fn look_at_each<I: Send, T: Send, E: Send>(
+    encoder: &Encoder,
+    images: usize,
+    read: impl Fn(usize) -> Result<I, E> + Sync,
+    look: impl Fn(&Vit, usize, I) -> Result<T, E> + Sync,
+    mut done: impl FnMut(),
+) -> Result<Vec<T>, E> {
+    let mut seen: Vec<Option<T>> = (0..images).map(|_| None).collect();
+    let mut keep = |index: usize, sight| {
+        seen[index] = Some(sight);
+        done();
+        Ok(())
+    };
+    if encoder.device == Device::Cpu {
+        let config = encoder.config;
+        let own = || Vit::from_state(&config, &encoder.state).expect("the network of this state");
+        on_cores(images, own, |vit: &mut Vit, index| look(vit, index, read(index)?), keep)?;
+    } else {
+        let take = |index, image| keep(index, no_grad(|| look(&encoder.vit, index, image))?);
+        on_cores(images, || (), |(), index| read(index), take)?;
+    }
+    Ok(seen.into_iter().flatten().collect())
+}
