@@ -8,6 +8,7 @@ pub mod cores;
 pub mod encoder;
 pub mod feature_cache;
 pub mod features;
+pub mod gif;
 pub mod image_folder;
 pub mod images;
 pub mod knn;

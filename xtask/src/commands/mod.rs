@@ -27,6 +27,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     inspect::COMMAND,
     analyze::COMMAND,
     eval::knn::COMMAND,
+    eval::segmentation::COMMAND,
     bench::COMMAND,
     test::COMMAND,
     ci::COMMAND,

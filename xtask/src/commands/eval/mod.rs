@@ -1,6 +1,7 @@
 //! The commands that judge an encoder: each checks its words and starts `dora-eval`.
 
 pub(super) mod knn;
+pub(super) mod segmentation;
 
 use std::{ffi::OsStr, path::Path, process::Command};
 

@@ -1,0 +1,99 @@
+//! Animated GIFs.
+
+use std::{io, path::Path};
+
+use dora_store::atomic;
+use image::RgbImage;
+
+/// How carefully colours are chosen, from 1 (slow) to 30: what the quantiser's author advises.
+const QUANTISER_SPEED: i32 = 10;
+
+/// Why an animation cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GifError {
+    /// GIFs have at most 65535 pixels on a side, and at least one.
+    #[error("a GIF cannot have {width}x{height} px")]
+    Size {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// A frame is not of the animation's size.
+    #[error("a frame of {found:?} px in a GIF of {expected:?} px")]
+    OtherSize {
+        /// Columns and rows of the frame.
+        found: (u32, u32),
+        /// Columns and rows of the animation.
+        expected: (u32, u32),
+    },
+    /// The encoder failed.
+    #[error(transparent)]
+    Encoding(#[from] gif::EncodingError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// An animation that is made frame by frame and repeats for ever.
+pub struct Gif {
+    encoder: gif::Encoder<Vec<u8>>,
+    size: (u32, u32),
+    delay_cs: u16,
+}
+
+/// Writes an animation, whole or not at all; `frames` are of one size, `fps` a second. Without a frame
+/// nothing is written.
+///
+/// # Errors
+/// Frames of different sizes; the file cannot be written.
+pub fn write_gif(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), GifError> {
+    let Some(first) = frames.first() else { return Ok(()) };
+    let mut gif = Gif::new(first.dimensions(), fps)?;
+    for frame in frames {
+        gif.push(frame)?;
+    }
+    Ok(atomic::write_file(path, &gif.finish()?)?)
+}
+
+impl Gif {
+    /// An animation of `size` (columns, rows), `fps` frames a second: as near as whole hundredths of a
+    /// second come, at most 50, beyond which viewers slow down.
+    ///
+    /// # Errors
+    /// A size that GIFs cannot have.
+    pub fn new(size: (u32, u32), fps: f64) -> Result<Self, GifError> {
+        let (width, height) = size;
+        let side = |px: u32| u16::try_from(px).ok().filter(|px| *px > 0);
+        let (Some(columns), Some(rows)) = (side(width), side(height)) else {
+            return Err(GifError::Size { width, height });
+        };
+        let mut encoder = gif::Encoder::new(Vec::new(), columns, rows, &[])?;
+        encoder.set_repeat(gif::Repeat::Infinite)?;
+        // Casts saturate.
+        let delay_cs = ((100.0 / fps).round() as u16).max(2);
+        Ok(Self { encoder, size, delay_cs })
+    }
+
+    /// Adds a frame, with 256 colours of its own.
+    ///
+    /// # Errors
+    /// It has another size.
+    pub fn push(&mut self, frame: &RgbImage) -> Result<(), GifError> {
+        if frame.dimensions() != self.size {
+            return Err(GifError::OtherSize { found: frame.dimensions(), expected: self.size });
+        }
+        let (width, height) = (self.size.0 as u16, self.size.1 as u16);
+        let mut frame = gif::Frame::from_rgb_speed(width, height, frame.as_raw(), QUANTISER_SPEED);
+        frame.delay = self.delay_cs;
+        Ok(self.encoder.write_frame(&frame)?)
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// The encoder failed.
+    pub fn finish(self) -> Result<Vec<u8>, GifError> {
+        Ok(self.encoder.into_inner()?)
+    }
+}
