@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use turbojpeg::Colorspace;
 
 /// More pixels than any photograph or video frame: a file cannot ask for more memory.
-const MOST_PX: u32 = 1 << 14;
+pub(crate) const MOST_PX: u32 = 1 << 14;
 
 /// ImageNet's mean and standard deviation of red, green and blue in [0, 1], with which encoders of
 /// this family are trained.

@@ -11,11 +11,14 @@ pub mod features;
 pub mod gif;
 pub mod image_folder;
 pub mod images;
+pub mod interrupt;
 pub mod knn;
 pub mod linear;
+pub mod masks;
 pub mod pictures;
 pub mod progress;
 pub mod rate;
+pub mod semantic;
 
 /// Bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {

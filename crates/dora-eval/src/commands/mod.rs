@@ -3,6 +3,7 @@
 mod features;
 mod knn;
 mod linear;
+mod semantic;
 
 use clap::Subcommand;
 
@@ -12,6 +13,8 @@ pub(crate) enum Command {
     Knn(knn::KnnArgs),
     /// Trains a linear classifier on the features of images
     Linear(linear::LinearArgs),
+    /// Trains a segmentation head and judges its classes pixel by pixel
+    Semantic(semantic::SemanticArgs),
 }
 
 impl Command {
@@ -19,6 +22,7 @@ impl Command {
         match self {
             Self::Knn(args) => knn::run(args),
             Self::Linear(args) => linear::run(args),
+            Self::Semantic(args) => semantic::run(args),
         }
     }
 }
