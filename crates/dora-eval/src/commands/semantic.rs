@@ -37,9 +37,6 @@ use tch::{Device, Kind};
 
 use super::features::CacheArgs;
 
-/// Where results go that nobody gave a place.
-const OUT: &str = "data/eval/semantic";
-
 /// Losses that are written down over a training.
 const LOGGED: u64 = 500;
 
@@ -57,9 +54,12 @@ pub(crate) struct SemanticArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Folder for head, log and predictions; an interrupted training there goes on [default:
-    /// data/eval/semantic/RECIPE-ENCODER]
+    /// RECIPE-ENCODER in the folder of --out-root]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Where that folder lies if it is not named
+    #[arg(long, value_name = "DIR", default_value = "data/eval/semantic")]
+    out_root: PathBuf,
     /// Put aside what is in that folder and train anew
     #[arg(long)]
     fresh: bool,
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         data_digest: dataset.digest.clone(),
     };
     let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len())?;
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.recipe, &encoder));
+    let out = args.out.clone().unwrap_or_else(|| args.out_root.join(default_name(&args.recipe, &encoder)));
     if args.fresh {
         put_aside(&out)?;
     }
@@ -353,10 +353,10 @@ fn per_class_figures(dataset: &Dataset, scores: &Scores) -> Map<String, Value> {
         .collect()
 }
 
-/// A folder named by the recipe and the encoder.
-fn default_out(recipe: &Path, encoder: &Encoder) -> PathBuf {
+/// A folder's name, by the recipe and the encoder.
+fn default_name(recipe: &Path, encoder: &Encoder) -> String {
     let name = recipe.file_stem().unwrap_or_default().to_string_lossy();
-    Path::new(OUT).join(format!("{name}-{}", &encoder.digest[..8]))
+    format!("{name}-{}", &encoder.digest[..8])
 }
 
 /// Makes the folder and keeps other processes out of it.
