@@ -6,4 +6,5 @@ mod data;
 mod distributed;
 mod method;
 mod reference;
+mod semantic;
 mod train;

@@ -4,7 +4,9 @@
 //! names, other sizes and other numbers.
 
 mod method;
+mod miou;
 mod network;
+mod propagation;
 mod runs;
 
 use std::{env, fs, path::PathBuf};

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use dora_store::atomic;
 use image::RgbImage;
+use rayon::prelude::*;
 
 /// How carefully colours are chosen, from 1 (slow) to 30: what the quantiser's author advises.
 const QUANTISER_SPEED: i32 = 10;
@@ -50,9 +51,7 @@ pub struct Gif {
 pub fn write_gif(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), GifError> {
     let Some(first) = frames.first() else { return Ok(()) };
     let mut gif = Gif::new(first.dimensions(), fps)?;
-    for frame in frames {
-        gif.push(frame)?;
-    }
+    gif.push(frames)?;
     Ok(atomic::write_file(path, &gif.finish()?)?)
 }
 
@@ -75,18 +74,25 @@ impl Gif {
         Ok(Self { encoder, size, delay_cs })
     }
 
-    /// Adds a frame, with 256 colours of its own.
+    /// Adds frames, each with 256 colours of its own, which all cores choose.
     ///
     /// # Errors
-    /// It has another size.
-    pub fn push(&mut self, frame: &RgbImage) -> Result<(), GifError> {
-        if frame.dimensions() != self.size {
-            return Err(GifError::OtherSize { found: frame.dimensions(), expected: self.size });
+    /// One has another size.
+    pub fn push(&mut self, frames: &[RgbImage]) -> Result<(), GifError> {
+        let (size, delay_cs) = (self.size, self.delay_cs);
+        let reduced = frames.par_iter().map(|frame| {
+            if frame.dimensions() != size {
+                return Err(GifError::OtherSize { found: frame.dimensions(), expected: size });
+            }
+            let (width, height, pixels) = (size.0 as u16, size.1 as u16, frame.as_raw());
+            let mut frame = gif::Frame::from_rgb_speed(width, height, pixels, QUANTISER_SPEED);
+            frame.delay = delay_cs;
+            Ok(frame)
+        });
+        for frame in reduced.collect::<Result<Vec<_>, GifError>>()? {
+            self.encoder.write_frame(&frame)?;
         }
-        let (width, height) = (self.size.0 as u16, self.size.1 as u16);
-        let mut frame = gif::Frame::from_rgb_speed(width, height, frame.as_raw(), QUANTISER_SPEED);
-        frame.delay = self.delay_cs;
-        Ok(self.encoder.write_frame(&frame)?)
+        Ok(())
     }
 
     /// The file's bytes.

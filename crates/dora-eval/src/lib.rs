@@ -19,6 +19,7 @@ pub mod pictures;
 pub mod progress;
 pub mod rate;
 pub mod semantic;
+pub mod video_segmentation;
 
 /// Bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {

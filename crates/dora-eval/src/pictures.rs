@@ -1,7 +1,12 @@
-//! Pictures for people: the tracked objects of a clip as one strip.
+//! Pictures for people: the tracked objects of a clip as one strip, masks over frames.
 
-use image::{Rgb, RgbImage, imageops};
+use image::{
+    Rgb, RgbImage,
+    imageops::{self, FilterType},
+};
 use tch::{Kind, Tensor};
+
+use crate::masks::Mask;
 
 /// Colours of the objects, in their order; told apart by people with colour-blindness too (Okabe and
 /// Ito 2008).
@@ -54,6 +59,36 @@ pub fn track_strip(frames_TCHW: &Tensor, masks_TKN: &Tensor, patch_px: i64) -> R
         rows.push((colour(object), repaint(&frames, alone)));
     }
     lay_out(&rows)
+}
+
+/// Draws a frame, uint8 `[3, H, W]`, with each object of its mask in a colour and outlined, scaled down to at
+/// most `most_px` columns and rows.
+pub fn mask_overlay(image_CHW: &Tensor, mask: &Mask, most_px: u32) -> RgbImage {
+    let frame = to_images(&image_CHW.unsqueeze(0)).remove(0);
+    let (width, height) = frame.dimensions();
+    let scale = (f64::from(most_px) / f64::from(width.max(height))).min(1.0);
+    let scaled = |px: u32| ((f64::from(px) * scale).round() as u32).max(1);
+    let small = imageops::resize(&frame, scaled(width), scaled(height), FilterType::Triangle);
+    let label = |x: u32, y: u32| {
+        let source = |at: u32, small: u32, large: u32| {
+            (2 * u64::from(at) + 1) * u64::from(large) / (2 * u64::from(small))
+        };
+        let (column, row) = (source(x, small.width(), width), source(y, small.height(), height));
+        mask.labels[row as usize * mask.width + column as usize]
+    };
+    RgbImage::from_fn(small.width(), small.height(), |x, y| {
+        let (pixel, here) = (*small.get_pixel(x, y), label(x, y));
+        let differs =
+            |x: u32, y: u32| x < small.width() && y < small.height() && label(x, y) != here;
+        match here {
+            0 => pixel,
+            object => {
+                let is_outline = differs(x + 1, y) || differs(x, y + 1);
+                let share = if is_outline { 1.0 } else { 0.5 };
+                blend(pixel, colour(usize::from(object) - 1), share)
+            }
+        }
+    })
 }
 
 fn enlarge(frames_TCHW: &Tensor, factor: i64) -> Tensor {

@@ -96,7 +96,10 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         data_digest: dataset.digest.clone(),
     };
     let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len())?;
-    let out = args.out.clone().unwrap_or_else(|| args.out_root.join(default_name(&args.recipe, &encoder)));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| args.out_root.join(default_name(&args.recipe, &encoder)));
     if args.fresh {
         put_aside(&out)?;
     }
