@@ -7,4 +7,5 @@ mod distributed;
 mod method;
 mod model;
 mod reference;
+mod semantic;
 mod train;

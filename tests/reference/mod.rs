@@ -6,6 +6,7 @@
 mod classification;
 mod discovery;
 mod method;
+mod miou;
 mod network;
 mod propagation;
 mod runs;

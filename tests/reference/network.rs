@@ -28,7 +28,8 @@ fn encoder_and_head_match() {
             check("[CLS] rows", &cls, &attn_BHSS.select(2, 0).narrow(2, 1, patches), FORWARD);
         }
         let first = frames_BTCHW.select(1, 0);
-        for (index, tokens) in network.backbone.intermediate_tokens(&first).iter().enumerate() {
+        for (index, tokens) in network.backbone.intermediate_tokens(&first, None).iter().enumerate()
+        {
             check("intermediate", tokens, &vit.get(&format!("inter_{index}")), FORWARD);
         }
         let crops = vit.get("local_LBTCHW").select(2, 0).flatten(0, 1);

@@ -14,6 +14,7 @@ pub mod gif;
 pub mod grid;
 pub mod image_folder;
 pub mod images;
+pub mod interrupt;
 pub mod knn;
 pub mod linear;
 pub mod look;
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod rate;
 pub mod release;
 pub mod scene;
+pub mod semantic;
 pub mod tracking;
 pub mod video_segmentation;
 

@@ -204,11 +204,16 @@ impl Vit {
     }
 
     /// Tokens after each block, all through the final norm: what dense heads take.
-    pub fn intermediate_tokens(&self, images_NCHW: &Tensor) -> Vec<Tensor> {
+    pub fn intermediate_tokens(
+        &self,
+        images_NCHW: &Tensor,
+        drop_path: Option<&DropPath>,
+    ) -> Vec<Tensor> {
         let mut tokens = self.embed(images_NCHW, None);
         let mut outputs = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            tokens = block.forward(tokens, self.config.heads, None);
+        for (index, block) in self.blocks.iter().enumerate() {
+            let scales = drop_path.map(|drop_path| drop_path.of_block(index));
+            tokens = block.forward(tokens, self.config.heads, scales.as_ref());
             outputs.push(self.norm.forward(&tokens));
         }
         outputs

@@ -166,9 +166,17 @@ fn ingest_videos(
     ingest::stores_of(ingest, &videos)
 }
 
-/// The file of a recipe: a name from the repository's own, or a path.
+/// The file of a recipe to train by: a name from the repository's own, or a path.
 pub(super) fn resolve_recipe(checkout: &Checkout, wanted: &OsStr) -> anyhow::Result<PathBuf> {
-    let folder = Path::new(RECIPES);
+    resolve_recipe_in(checkout, Path::new(RECIPES), wanted)
+}
+
+/// The file of a recipe: the name of one in `folder`, in the checkout, or a path.
+pub(super) fn resolve_recipe_in(
+    checkout: &Checkout,
+    folder: &Path,
+    wanted: &OsStr,
+) -> anyhow::Result<PathBuf> {
     let path = Path::new(wanted);
     let text = wanted.to_string_lossy();
     if !text.contains('/') {

@@ -7,6 +7,7 @@ mod features;
 mod knn;
 mod linear;
 mod release;
+mod semantic;
 mod visualize;
 
 use clap::Subcommand;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Export(release::ReleaseArgs),
     /// Reads an encoder of others into a folder that every command takes
     Import(release::ReleaseArgs),
+    /// Trains a segmentation head and judges its classes pixel by pixel
+    Semantic(semantic::SemanticArgs),
 }
 
 impl Command {
@@ -48,6 +51,7 @@ impl Command {
             Self::Visualize(args) => visualize::run(args),
             Self::Linear(args) => linear::run(args),
             Self::Export(args) | Self::Import(args) => release::run(args),
+            Self::Semantic(args) => semantic::run(args),
         }
     }
 }

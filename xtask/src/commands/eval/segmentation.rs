@@ -1,30 +1,38 @@
-//! `eval-segmentation`: video object segmentation by label propagation. Each task has options of its
-//! own and a subcommand of `dora-eval`.
+//! `eval-segmentation`: video object segmentation by label propagation, and semantic segmentation by a
+//! head. Each task has options of its own and a subcommand of `dora-eval`.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use super::{check_encoder, check_exists, encoder_options, toy_walk};
 use crate::{
     args::{Args, CommandSpec, Value, flag, nearest, option},
     checkout::Checkout,
+    commands::train::resolve_recipe_in,
     process::{self, fixable},
 };
 
 pub(crate) const COMMAND: CommandSpec = CommandSpec {
     name: "eval-segmentation",
-    about: "Judges an encoder by segmentation: objects followed through videos",
+    about: "Judges an encoder by segmentation: of objects in videos, or by classes of pixels",
     options: encoder_options![
         option(
             "task",
             Value::Text("TASK"),
-            "davis: follow the objects of a first frame through a video"
+            "davis: follow the objects of a first frame through a video;\nsemantic: train a head that tells the class of each pixel",
         ),
         option(
             "data",
             Value::Text("DIR"),
-            "davis: folder with JPEGImages, Annotations and ImageSets (default: the\ntoy walk, with its own masks)",
+            "davis: folder with JPEGImages, Annotations and ImageSets;\nsemantic: ADE20K's folder, or one with train/X.jpg, trainannot/X.png,\nval and valannot (default: the toy walk, with its own masks)",
         ),
-        option("out", Value::Text("DIR"), "davis: where masks go (default: data/eval/davis)"),
+        option(
+            "out",
+            Value::Text("DIR"),
+            "davis: where masks go (default: data/eval/davis);\nsemantic: folder of the head, its log and predictions (default:\ndata/eval/semantic/RECIPE-ENCODER)",
+        ),
         option("json", Value::Text("FILE"), "write the figures to a file, too"),
         option(
             "year",
@@ -60,15 +68,37 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         ),
         option("topk", Value::Count("N"), "davis: neighbours that give their label (default: 5)"),
         option("last-frames", Value::Count("N"), "davis: frames to look back at (default: 7)"),
+        option(
+            "recipe",
+            Value::Text("NAME|PATH"),
+            "semantic: head, training and test: one of crates/dora-eval/recipes, or\na file of your own (default: small_linear)",
+        ),
+        option(
+            "set",
+            Value::Text("KEY=VALUE"),
+            "semantic: change one value of the recipe, such as train.lr=1e-3; may\nbe given several times",
+        ),
+        flag("fresh", "semantic: put the training aside that is there, instead of going on"),
+        option(
+            "cache",
+            Value::Text("DIR"),
+            "semantic: keeps features, so that an encoder sees an image once\n(default: data/eval/features)",
+        ),
+        flag("no-cache", "semantic: compute features anew and keep none"),
     ],
     operands: "",
     rest: "",
     notes: "`davis` follows the protocol of DINO on DAVIS and computes J and F as its official code does.\n\
-            Masks are written as palette PNGs of the original size, DIR/SEQUENCE/00000.png and so on.\n\n\
+            Masks are written as palette PNGs of the original size, DIR/SEQUENCE/00000.png and so on.\n\
+            `semantic` trains and judges as mmsegmentation does; an interrupted training goes on when the\n\
+            same command is given again. `small_*` recipes need minutes on two CPU cores, `ade20k_*` a GPU.\n\n\
             examples:\n  \
               cargo xtask eval-segmentation --task davis --checkpoint data/runs/toy --video\n  \
               cargo xtask eval-segmentation --task davis --data DAVIS --checkpoint teacher.safetensors\n  \
-              cargo xtask eval-segmentation --task davis --data DAVIS --metrics-only results",
+              cargo xtask eval-segmentation --task davis --data DAVIS --metrics-only results\n  \
+              cargo xtask eval-segmentation --task semantic --data CamVid --checkpoint data/runs/toy\n  \
+              cargo xtask eval-segmentation --task semantic --data ADE20K --checkpoint data/runs/venice \\\n    \
+                --recipe ade20k_upernet",
     run,
 };
 
@@ -80,28 +110,45 @@ struct Task {
     run: fn(&Checkout, &Task, &Args) -> anyhow::Result<()>,
 }
 
-const TASKS: &[Task] = &[Task {
-    name: "davis",
-    options: &[
-        "year",
-        "split",
-        "sequences",
-        "resolution",
-        "video",
-        "metrics-only",
-        "short-side",
-        "window",
-        "topk",
-        "last-frames",
-    ],
-    run: run_davis,
-}];
+const TASKS: &[Task] = &[
+    Task {
+        name: "davis",
+        options: &[
+            "year",
+            "split",
+            "sequences",
+            "resolution",
+            "video",
+            "metrics-only",
+            "short-side",
+            "window",
+            "topk",
+            "last-frames",
+        ],
+        run: run_davis,
+    },
+    Task {
+        name: "semantic",
+        options: &["recipe", "set", "fresh", "cache", "no-cache"],
+        run: run_semantic,
+    },
+];
 
 /// Options of every task.
 const COMMON: &[&str] = &["task", "data", "out", "json"];
 
 /// Where masks of videos go, in the checkout.
 const DAVIS_OUT: &str = "data/eval/davis";
+
+/// Where the recipes of semantic segmentation lie, in the checkout, and the one without a wish.
+const RECIPES: &str = "crates/dora-eval/recipes";
+const DEFAULT_RECIPE: &str = "small_linear";
+
+/// Where heads and predictions go, in the checkout.
+const SEMANTIC_OUT: &str = "data/eval/semantic";
+
+/// Where features are kept, in the checkout.
+const CACHE: &str = "data/eval/features";
 
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let task = task(args)?;
@@ -134,7 +181,7 @@ fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()
     super::super::build(checkout)?;
     let data = match args.value("data") {
         Some(data) => PathBuf::from(data),
-        None => toy_walk(checkout)?,
+        None => toy_walk(checkout)?.join("davis"),
     };
     let mut program = checkout.program("dora-eval")?;
     match results {
@@ -148,6 +195,30 @@ fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()
         }
     }
     process::run(program.arg("--data").arg(data))
+}
+
+fn run_semantic(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()> {
+    check_encoder(&COMMAND, args)?;
+    let wanted = args.value("recipe").unwrap_or(OsStr::new(DEFAULT_RECIPE));
+    let recipe = resolve_recipe_in(checkout, Path::new(RECIPES), wanted)?;
+    if let Some(data) = args.value("data") {
+        check_exists(data, "ADE20K's folder, or one with train, trainannot, val and valannot")?;
+    }
+    super::super::build(checkout)?;
+    let data = match args.value("data") {
+        Some(data) => PathBuf::from(data),
+        None => toy_walk(checkout)?.join("semantic"),
+    };
+    let mut program = checkout.program("dora-eval")?;
+    program.arg(task.name).arg("--recipe").arg(recipe).arg("--data").arg(data);
+    // Relative to the checkout, as everything that nobody gave a place.
+    if !args.has("out") {
+        program.arg("--out-root").arg(checkout.path(SEMANTIC_OUT));
+    }
+    if !args.has("cache") && !args.has("no-cache") {
+        program.arg("--cache").arg(checkout.path(CACHE));
+    }
+    process::run(program.args(args.forward(&task.forwarded())).args(args.forward(&["out"])))
 }
 
 impl Task {

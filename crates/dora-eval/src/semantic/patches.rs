@@ -1,0 +1,260 @@
+//! Features of all training images at once, patch by patch: what a small set's linear head learns from.
+//!
+//! The target of a patch is the share of each class in its pixels; what is void there has no share.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use dora_model::{StateDict, StateError, Vit, VitConfig};
+use dora_store::atomic;
+use md5::{Digest, Md5};
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    VOID,
+    augment::{labels_tensor, resize_image, resize_labels, scaled_size},
+    batches::order,
+    dataset::{Dataset, DatasetError},
+    features::{block_maps, cells},
+    recipe::Recipe,
+};
+use crate::{cores::on_cores, encoder::Encoder, hex, images::normalise, progress::Progress};
+
+/// Rises when the same images give other features, or a file is laid out otherwise.
+const VERSION: u32 = 1;
+
+/// Most that the features of a set may take.
+const LIMIT_BYTES: i64 = 16 << 30;
+
+/// Features and targets of every patch of a training set, float16.
+#[derive(Debug)]
+pub struct PatchBank {
+    /// The four blocks', one after the other: `[M, 4 * D]`.
+    features_MX: Tensor,
+    /// Shares of the classes: `[M, C]`.
+    shares_MC: Tensor,
+}
+
+/// Patches of a step, float32.
+#[derive(Debug)]
+pub struct Patches {
+    /// `[B, 4 * D]`
+    pub features_BX: Tensor,
+    /// `[B, C]`
+    pub shares_BC: Tensor,
+}
+
+/// Why there is no bank.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// Too much for any memory.
+    #[error("the features of {images} images take {gib} GiB, and {} are the most: set `train.patches=0` to learn from images instead", LIMIT_BYTES >> 30)]
+    Large {
+        /// Training images.
+        images: usize,
+        /// What they would take.
+        gib: i64,
+    },
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
+    /// The user has asked to end.
+    #[error("interrupted")]
+    Interrupted,
+    /// The features cannot be kept.
+    #[error("cannot keep features in {}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The features cannot be kept.
+    #[error(transparent)]
+    File(#[from] StateError),
+}
+
+impl PatchBank {
+    /// Features of the training images, without variation but, if the recipe flips, each one mirrored, too;
+    /// from a file in the folder `cache` if they were computed before. Says how many images a second were seen, where
+    /// they were.
+    ///
+    /// # Errors
+    /// If they are too many, an image cannot be read, `is_interrupted` says so, or `cache` cannot be written.
+    pub fn open(
+        encoder: &Encoder,
+        dataset: &Dataset,
+        recipe: &Recipe,
+        cache: Option<&Path>,
+        is_interrupted: impl Fn() -> bool + Sync,
+    ) -> Result<(Self, Option<f64>), PatchError> {
+        let flips: &[bool] = if recipe.augment.flip { &[false, true] } else { &[false] };
+        let patches: Vec<i64> = dataset
+            .train
+            .iter()
+            .map(|sample| {
+                let (rows, columns) = scaled_size(sample.rows, sample.columns, &recipe.data, 1.0);
+                cells(rows, encoder.config.patch_px) * cells(columns, encoder.config.patch_px)
+            })
+            .collect();
+        let (width, classes) = (4 * encoder.config.width, dataset.classes.len() as i64);
+        let total = patches.iter().sum::<i64>() * flips.len() as i64;
+        let bytes = 2 * total * (width + classes);
+        if bytes > LIMIT_BYTES {
+            return Err(PatchError::Large { images: dataset.train.len(), gib: bytes >> 30 });
+        }
+        let path = cache.map(|cache| cache.join(file_name(encoder, dataset, recipe)));
+        let sizes = [[total, width], [total, classes]];
+        if let Some(bank) = path.as_deref().and_then(|path| Self::read(path, sizes)) {
+            return Ok((bank.to_device(encoder.device), None));
+        }
+        let [features_MX, shares_MC] =
+            sizes.map(|size| Tensor::zeros(size, (Kind::Half, Device::Cpu)));
+        let bank = Self { features_MX, shares_MC };
+        let mut starts = vec![0];
+        for pieces in patches.iter().flat_map(|patches| vec![*patches; flips.len()]) {
+            starts.push(starts[starts.len() - 1] + pieces);
+        }
+        let images = dataset.train.len() * flips.len();
+        let mut progress = Progress::new("features of the training images", images as u64);
+        let (config, device, blocks) = (encoder.config, encoder.device, recipe.head.blocks);
+        on_cores(
+            images,
+            || Vit::from_state(&encoder.config, &encoder.state).expect("the network of this state"),
+            |vit, piece| {
+                if is_interrupted() {
+                    return Err(PatchError::Interrupted);
+                }
+                let sample = &dataset.train[piece / flips.len()];
+                let (image_CHW, labels) = sample.read(&dataset.classes)?;
+                let (rows, columns) = scaled_size(sample.rows, sample.columns, &recipe.data, 1.0);
+                let mut image_CHW = resize_image(&image_CHW, rows, columns);
+                let mut labels_HW = resize_labels(&labels_tensor(&labels), rows, columns);
+                if flips[piece % flips.len()] {
+                    (image_CHW, labels_HW) = (image_CHW.flip([2]), labels_HW.flip([1]));
+                }
+                Ok((
+                    features(vit, &config, &image_CHW.to_device(device), blocks)
+                        .to_kind(Kind::Half)
+                        .to(Device::Cpu),
+                    shares(&labels_HW, config.patch_px, classes).to_kind(Kind::Half),
+                ))
+            },
+            |piece, (features_PX, shares_PC)| {
+                let (start, length) = (starts[piece], starts[piece + 1] - starts[piece]);
+                bank.features_MX.narrow(0, start, length).copy_(&features_PX);
+                bank.shares_MC.narrow(0, start, length).copy_(&shares_PC);
+                progress.advance(1);
+                Ok(())
+            },
+        )?;
+        let images_per_s = images as f64 / progress.elapsed_s();
+        path.map_or(Ok(()), |path| bank.write(&path))?;
+        Ok((bank.to_device(encoder.device), Some(images_per_s)))
+    }
+
+    /// The patches of a step.
+    pub fn batch(&self, recipe: &Recipe, iteration: u64) -> Patches {
+        let (count, size) = (self.features_MX.size()[0] as u64, recipe.train.patches as u64);
+        let positions: Vec<u64> = (iteration * size..(iteration + 1) * size).collect();
+        let index: Vec<i64> =
+            order(recipe.train.seed, &positions, count).into_iter().map(|at| at as i64).collect();
+        let index = Tensor::from_slice(&index).to_device(self.features_MX.device());
+        let of = |all: &Tensor| all.index_select(0, &index).to_kind(Kind::Float);
+        Patches { features_BX: of(&self.features_MX), shares_BC: of(&self.shares_MC) }
+    }
+
+    fn to_device(&self, device: Device) -> Self {
+        let [features_MX, shares_MC] =
+            [&self.features_MX, &self.shares_MC].map(|tensor| tensor.to_device(device));
+        Self { features_MX, shares_MC }
+    }
+
+    /// What a file holds, if it is whole and of these sizes; it is computed again otherwise.
+    fn read(path: &Path, sizes: [[i64; 2]; 2]) -> Option<Self> {
+        let state = StateDict::read(path).ok()?;
+        let (features_MX, shares_MC) = (state.get("features").ok()?, state.get("shares").ok()?);
+        let sum = state.get("crc32").ok()?;
+        let fits = [&features_MX, &shares_MC]
+            .iter()
+            .zip(sizes)
+            .all(|(tensor, size)| tensor.size() == size && tensor.kind() == Kind::Half);
+        let is_whole = fits
+            && sum.kind() == Kind::Int64
+            && sum.numel() == 1
+            && sum.int64_value(&[0]) == crc32(&[&features_MX, &shares_MC]);
+        is_whole.then_some(Self { features_MX, shares_MC })
+    }
+
+    fn write(&self, path: &Path) -> Result<(), PatchError> {
+        let failed = |source| PatchError::Io { path: path.into(), source };
+        let mut state = StateDict::default();
+        let sum = crc32(&[&self.features_MX, &self.shares_MC]);
+        state.insert("crc32", Tensor::from_slice(&[sum]));
+        state.insert("features", self.features_MX.shallow_clone());
+        state.insert("shares", self.shares_MC.shallow_clone());
+        let temporary = atomic::temporary_name(path).map_err(failed)?;
+        let written = state.write(&temporary).map_err(PatchError::from).and_then(|()| {
+            let synced = File::open(&temporary).and_then(|file| file.sync_all());
+            synced.and_then(|()| fs::rename(&temporary, path)).map_err(failed)
+        });
+        if written.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+/// Everything that features and targets depend on, as the name of a file.
+fn file_name(encoder: &Encoder, dataset: &Dataset, recipe: &Recipe) -> String {
+    let (config, digest, data) = (&encoder.config, &encoder.digest, &recipe.data);
+    let (size, blocks, flip) =
+        ((data.long_px, data.short_px), recipe.head.blocks, recipe.augment.flip);
+    let key = format!(
+        "{VERSION}\n{digest}\n{config:?}\n{}\n{size:?}\n{blocks:?}\n{flip}",
+        dataset.digest
+    );
+    format!("patches-{}.safetensors", hex(&Md5::digest(key)))
+}
+
+/// Features `[P, 4 * D]` of an image, uint8 `[3, H, W]`.
+fn features(vit: &Vit, config: &VitConfig, image_CHW: &Tensor, blocks: [usize; 4]) -> Tensor {
+    let image_1CHW = normalise(&image_CHW.unsqueeze(0));
+    let maps = block_maps(vit, config, &image_1CHW, blocks, None);
+    Tensor::cat(&maps, 1).squeeze_dim(0).flatten(1, 2).transpose(0, 1)
+}
+
+/// Share of each class in the pixels of each patch, `[P, C]`, of labels `[H, W]`; patches that reach
+/// beyond have void there.
+fn shares(labels_HW: &Tensor, patch_px: i64, classes: i64) -> Tensor {
+    let (rows, columns) = labels_HW.size2().expect("labels are [H, W]");
+    let across = cells(columns, patch_px);
+    let patches = cells(rows, patch_px) * across;
+    let mut shares = vec![0f32; (patches * classes) as usize];
+    let labels = Vec::<u8>::try_from(labels_HW.flatten(0, 1)).expect("labels are bytes");
+    let each = 1.0 / (patch_px * patch_px) as f32;
+    for (row, line) in (0..).zip(labels.chunks(columns as usize)) {
+        for (column, &label) in (0..).zip(line).filter(|(_, label)| **label != VOID) {
+            let patch: i64 = row / patch_px * across + column / patch_px;
+            shares[(patch * classes) as usize + usize::from(label)] += each;
+        }
+    }
+    Tensor::from_slice(&shares).reshape([patches, classes])
+}
+
+fn crc32(tensors: &[&Tensor]) -> i64 {
+    const ROWS: i64 = 1 << 14;
+    let mut hasher = crc32fast::Hasher::new();
+    for tensor in tensors {
+        for rows in tensor.split(ROWS, 0) {
+            let bytes =
+                Vec::<u8>::try_from(rows.contiguous().view_dtype(Kind::Uint8).flatten(0, 1));
+            hasher.update(&bytes.expect("a tensor of bytes"));
+        }
+    }
+    i64::from(hasher.finalize())
+}
