@@ -415,21 +415,3 @@ fn listed(names: &[String]) -> String {
         names => format!("{}, and {} others", names[..MOST].join(", "), names.len() - MOST),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_a_list_is_a_name_or_paths() {
-        for (line, expected) in [
-            ("blackswan", Some("blackswan")),
-            ("  dog \r", Some("dog")),
-            ("/JPEGImages/480p/camel/00000.jpg /Annotations/480p/camel/00000.png", Some("camel")),
-            ("..", None),
-            ("/x/../00000.jpg", None),
-        ] {
-            assert_eq!(sequence_name(line), expected, "{line}");
-        }
-    }
-}
