@@ -32,14 +32,14 @@ fn propagated_labels_match() {
     for (name, form) in forms {
         let features = |t: i64| unit_features(&features_TND.get(t));
         let first = segs_TCHW.get(0).flatten(1, 2).transpose(0, 1).contiguous();
-        let mut seen = vec![LabelledPatches::new(features(0), first)];
+        let mut seen = vec![LabelledPatches { features_PD: features(0), labels_PC: first }];
         for t in 1..frames {
             let last = seen.len().saturating_sub(last_frames).max(1);
             let sources: Vec<&LabelledPatches> = seen[..1].iter().chain(&seen[last..]).collect();
             let labels_PC = no_grad(|| form(&propagation, &sources, &features(t), (rows, columns)));
             let labels_CHW = labels_PC.transpose(0, 1).reshape([classes, rows, columns]);
             check(&format!("{name}, frame {t}"), &labels_CHW, &segs_TCHW.get(t), FORWARD);
-            seen.push(LabelledPatches::new(features(t), labels_PC));
+            seen.push(LabelledPatches { features_PD: features(t), labels_PC });
         }
     }
 }
@@ -66,7 +66,7 @@ proptest! {
         let sources: Vec<LabelledPatches> = (0..frames)
             .map(|frame| {
                 let labels_PC = numbers("labels", frame, classes).softmax(1, None::<Kind>);
-                LabelledPatches::new(features(frame), labels_PC)
+                LabelledPatches { features_PD: features(frame), labels_PC }
             })
             .collect();
         let sources: Vec<&LabelledPatches> = sources.iter().collect();
@@ -86,7 +86,7 @@ fn neighbours_as_similar_as_the_last_count_too() {
     let propagation = Propagation { window: 1, topk: 2, temperature: 0.1 };
     let features_PD = unit_features(&Tensor::ones([15, 4], (Kind::Float, Device::Cpu)));
     let labels_PC = Tensor::arange(15, (Kind::Float, Device::Cpu)).unsqueeze(1);
-    let source = LabelledPatches::new(features_PD.shallow_clone(), labels_PC);
+    let source = LabelledPatches { features_PD: features_PD.shallow_clone(), labels_PC };
     let forms: [Form; 3] =
         [Propagation::propagate, Propagation::propagate_on_device, Propagation::propagate_densely];
     for form in forms {

@@ -123,7 +123,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 fn made_up(frame: u64, patches: i64, width: i64, device: Device) -> LabelledPatches {
     let labels_PC = numbers("labels", &[frame], [patches, LABELS]).softmax(1, None::<Kind>);
     let features_PD = made_up_features(frame, patches, width, device);
-    LabelledPatches::new(features_PD, labels_PC.to_device(device))
+    LabelledPatches { features_PD, labels_PC: labels_PC.to_device(device) }
 }
 
 /// Features of a frame whose patches resemble those in the same place of all the others.
