@@ -12,7 +12,7 @@ use crate::{
 
 pub(crate) const COMMAND: CommandSpec = CommandSpec {
     name: "bench",
-    about: "Measures how fast this machine trains, feeds training, or ingests video",
+    about: "Measures how fast this machine trains, feeds training, ingests video, or judges",
     options: &[
         option("json", Value::Text("FILE"), "write the figures to a file, too"),
         option(
@@ -65,8 +65,14 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "rounds",
             Value::Count("N"),
-            "ingest: how often to measure; medians count (default: 3)",
+            "ingest, propagation: how often to measure; medians count (default: 3\nand 9)",
         ),
+        option(
+            "short-side",
+            Value::Count("PX"),
+            "propagation: short side of the frames (default: 480)",
+        ),
+        option("device", Value::Text("D"), "propagation: auto, cpu or cuda (default: auto)"),
     ],
     operands: "SUBJECT",
     rest: "",
@@ -75,7 +81,9 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             `loader` decodes, crops and augments clips of a frame store beside bare decodes of the same\n\
             frames. docs/feed.md says more.\n\
             `ingest` makes a 4K video of 60 frames/s and stores it, beside what the ffmpeg program needs to\n\
-            decode it, and to make JPEG files of it.\n\n\
+            decode it, and to make JPEG files of it.\n\
+            `propagation` follows labels from frame to frame as `eval-segmentation --task davis` does, beside\n\
+            the comparison of all patches with all.\n\n\
             examples:\n  \
               cargo xtask bench step\n  \
               cargo xtask bench step --compare train.precision=bfloat16\n  \
@@ -100,6 +108,11 @@ const SUBJECTS: &[Subject] = &[
     },
     Subject { name: "loader", options: &["store", "threads", "seconds"], run: bench_loader },
     Subject { name: "ingest", options: &["video", "seconds", "rounds"], run: bench_ingest },
+    Subject {
+        name: "propagation",
+        options: &["short-side", "rounds", "device"],
+        run: bench_propagation,
+    },
 ];
 
 /// The walk at the size of a real store, and as short as clips of 8 s need.
@@ -159,6 +172,13 @@ fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::
     let mut bench = checkout.program("dora-ingest")?;
     bench.arg("bench").arg("--work").arg(checkout.path(WORK_DIR)).arg("--video").arg(video);
     process::run(bench.args(args.forward(&subject.forwarded("video"))))
+}
+
+fn bench_propagation(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
+    super::build(checkout)?;
+    let mut bench = checkout.program("dora-eval")?;
+    let options = subject.options.iter().copied().chain(["json"]).collect::<Vec<_>>();
+    process::run(bench.arg("bench-propagation").args(args.forward(&options)))
 }
 
 /// The store of the walk to measure with, rendered and ingested the first time.
@@ -223,7 +243,7 @@ mod tests {
         assert_eq!(subject(&["step"]).unwrap().name, "step");
         assert_eq!(subject(&["loader"]).unwrap().name, "loader");
         for (words, expected) in [
-            (&[][..], "0 were given: name one of step, loader, ingest"),
+            (&[][..], "0 were given: name one of step, loader, ingest, propagation"),
             (&["step", "step"], "2 were given"),
             (&["stpe"], "did you mean `step`?"),
             (&["everything"], "cannot measure `everything`; name one of step"),

@@ -21,9 +21,6 @@ use tch::{Device, Kind, Tensor, no_grad};
 /// Labels of the made-up frames: background and objects.
 const LABELS: i64 = 4;
 
-/// Time for each form, beyond the least number of rounds.
-const LEAST_ROUNDS: usize = 3;
-
 /// The most memory that a single matrix of the dense form may take for it to be measured.
 const MOST_DENSE_BYTES: i64 = 1 << 30;
 
@@ -33,8 +30,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "PX", default_value_t = 480, value_parser = clap::value_parser!(i64).range(64..=8192))]
     short_side: i64,
     /// How often to measure; medians count
-    #[arg(long, value_name = "N", default_value_t = 9)]
-    rounds: usize,
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     device: DeviceName,
@@ -80,7 +77,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         differing = Some(differs.sum(Kind::Int64).int64_value(&[]));
     }
     // The two take turns, so that a machine that is busy for a while slows both.
-    for _ in 0..args.rounds.max(LEAST_ROUNDS) {
+    for _ in 0..args.rounds {
         seconds[0].push(timed(&windowed).as_secs_f64());
         if is_dense_measured {
             seconds[1].push(timed(&dense).as_secs_f64());
@@ -126,7 +123,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 fn made_up(frame: u64, patches: i64, width: i64, device: Device) -> LabelledPatches {
     let labels_PC = numbers("labels", &[frame], [patches, LABELS]).softmax(1, None::<Kind>);
     let features_PD = made_up_features(frame, patches, width, device);
-    LabelledPatches::new(features_PD, labels_PC.to_device(device))
+    LabelledPatches { features_PD, labels_PC: labels_PC.to_device(device) }
 }
 
 /// Features of a frame whose patches resemble those in the same place of all the others.

@@ -123,6 +123,11 @@ pub(crate) fn run_metrics(args: &DavisMetricsArgs) -> anyhow::Result<()> {
         check_writable("--json", json)?;
     }
     let dataset = Dataset::open(&args.dataset)?;
+    for sequence in &dataset.sequences {
+        for frame in sequence.counted() {
+            sequence.result_path(&args.results, frame)?;
+        }
+    }
     let progress = Mutex::new(Progress::new("frames", dataset.frame_count() as u64));
     let score = |sequence: &Sequence| {
         let frames: Vec<_> = sequence

@@ -139,6 +139,10 @@ impl Dataset {
     /// The layout, a sequence or a file is not as it should be.
     pub fn open(args: &DatasetArgs) -> Result<Self, DatasetError> {
         let root = &args.data;
+        if !root.is_dir() {
+            let what = if root.exists() { "it is a file" } else { "it does not exist" };
+            return Err(layout(root, what.into()));
+        }
         let [images, annotations] = ["JPEGImages", "Annotations"].map(|name| root.join(name));
         for folder in [&images, &annotations] {
             if !folder.is_dir() {
@@ -249,17 +253,26 @@ impl Sequence {
         Ok(mask)
     }
 
-    /// Reads a mask that somebody made of a frame: `FOLDER/SEQUENCE/00000.png`. Where there is one
-    /// object, it is every label but 0.
+    /// Finds a mask that somebody made of a frame: `FOLDER/SEQUENCE/00000.png`.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn result_path(&self, folder: &Path, frame: &Frame) -> Result<PathBuf, DatasetError> {
+        let path = folder.join(&self.name).join(format!("{}.png", frame.name));
+        if path.is_file() {
+            return Ok(path);
+        }
+        let problem = format!("the result {} is missing", path.display());
+        Err(DatasetError::Sequence { name: self.name.clone(), problem })
+    }
+
+    /// Reads a mask that somebody made of a frame. Where there is one object, it is every label but 0.
     ///
     /// # Errors
     /// It is missing, of another size, or has a label that is no object.
     pub fn result(&self, folder: &Path, frame: &Frame) -> Result<Mask, DatasetError> {
         let wrong = |problem: String| DatasetError::Sequence { name: self.name.clone(), problem };
-        let path = folder.join(&self.name).join(format!("{}.png", frame.name));
-        if !path.is_file() {
-            return Err(wrong(format!("the result {} is missing", path.display())));
-        }
+        let path = self.result_path(folder, frame)?;
         let mut mask = read_mask(&path)?;
         if (mask.width, mask.height) != self.size {
             return Err(wrong(format!(
@@ -413,23 +426,5 @@ fn listed(names: &[String]) -> String {
         [] => "nothing".into(),
         names if names.len() <= MOST => names.join(", "),
         names => format!("{}, and {} others", names[..MOST].join(", "), names.len() - MOST),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_a_list_is_a_name_or_paths() {
-        for (line, expected) in [
-            ("blackswan", Some("blackswan")),
-            ("  dog \r", Some("dog")),
-            ("/JPEGImages/480p/camel/00000.jpg /Annotations/480p/camel/00000.png", Some("camel")),
-            ("..", None),
-            ("/x/../00000.jpg", None),
-        ] {
-            assert_eq!(sequence_name(line), expected, "{line}");
-        }
     }
 }

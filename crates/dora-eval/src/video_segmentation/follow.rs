@@ -191,14 +191,14 @@ impl LabelTracker {
     }
 
     fn start(&mut self, features_PD: Tensor, labels_PC: Tensor) {
-        self.first = Some(LabelledPatches::new(features_PD, labels_PC));
+        self.first = Some(LabelledPatches { features_PD, labels_PC });
     }
 
     /// Labels `[P, C]` of the next frame.
     fn label(&mut self, features_PD: Tensor) -> Tensor {
         let sources: Vec<&LabelledPatches> = self.first.iter().chain(&self.last).collect();
         let labels_PC = self.protocol.propagation.propagate(&sources, &features_PD, self.grid);
-        self.last.push_back(LabelledPatches::new(features_PD, labels_PC.shallow_clone()));
+        self.last.push_back(LabelledPatches { features_PD, labels_PC: labels_PC.shallow_clone() });
         if self.last.len() > self.protocol.last_frames {
             self.last.pop_front();
         }

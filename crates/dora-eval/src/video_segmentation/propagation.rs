@@ -4,13 +4,14 @@
 //! and a tile meets the rows and columns that its windows reach. What is held at once depends on the
 //! tile, not on the size of the frame.
 
-use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
-use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use std::sync::OnceLock;
+
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// Rows and columns of a tile. Larger ones multiply matrices faster, but reach patches that lie in few
 /// of their windows.
-const TILE: (i64, i64) = (4, 32);
+const TILE: (i64, i64) = (8, 32);
 
 /// How labels are propagated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,10 +27,10 @@ pub struct Propagation {
 /// Patches of a frame whose labels are known, `P` = rows times columns.
 #[derive(Debug)]
 pub struct LabelledPatches {
-    features_PD: Tensor,
-    labels_PC: Tensor,
-    /// Both where the CPU compares them.
-    numbers: Option<[Vec<f32>; 2]>,
+    /// Features of length 1, float32 `[P, D]`.
+    pub features_PD: Tensor,
+    /// Share of each label, float32 `[P, C]`.
+    pub labels_PC: Tensor,
 }
 
 /// A rectangle of patches.
@@ -45,15 +46,6 @@ struct Tile {
 pub fn unit_features(features_PD: &Tensor) -> Tensor {
     let norm_P1 = features_PD.norm_scalaropt_dim(2, [1].as_slice(), true);
     (features_PD / norm_P1.clamp_min(1e-12)).to_kind(Kind::Float)
-}
-
-impl LabelledPatches {
-    /// Takes features of length 1, float32 `[P, D]`, and the share of each label, float32 `[P, C]`.
-    pub fn new(features_PD: Tensor, labels_PC: Tensor) -> Self {
-        let is_on_cpu = features_PD.device() == Device::Cpu;
-        let numbers = is_on_cpu.then(|| [&features_PD, &labels_PC].map(numbers));
-        Self { features_PD, labels_PC, numbers }
-    }
 }
 
 impl Default for Propagation {
@@ -146,8 +138,7 @@ impl Propagation {
         kept_MN.softmax(1, None::<Kind>)
     }
 
-    /// [`Propagation::propagate`] on all cores, a tile on each. libtorch's products would share each
-    /// small one out to all cores, which then wait for each other.
+    /// [`Propagation::propagate`] on all cores, a tile on each.
     fn propagate_on_cpu(
         &self,
         sources: &[&LabelledPatches],
@@ -155,37 +146,44 @@ impl Propagation {
         grid: (i64, i64),
     ) -> Tensor {
         let (rows, columns) = grid;
-        let (classes, width) =
-            (sources[0].labels_PC.size()[1] as usize, target_PD.size()[1] as usize);
-        let (features, labels): (Vec<&[f32]>, Vec<&[f32]>) = sources
-            .iter()
-            .filter_map(|source| source.numbers.as_ref())
-            .map(|[features, labels]| (features.as_slice(), labels.as_slice()))
-            .unzip();
-        let target = numbers(target_PD);
-        let tiles: Vec<Tile> = tiles(grid).collect();
-        let of_tile = |scratch: &mut Scratch, tile: &Tile| {
-            let reach = tile.reach(self.window, grid);
-            let targets = tile.rows * tile.columns;
-            let mut nearest: Vec<Nearest> = (0..targets).map(|_| Nearest::new(self.topk)).collect();
-            for (source, features) in (0..).zip(&features) {
-                scratch.compare((&target, tile), (features, &reach), grid, width);
-                for (at, nearest) in (0..targets).zip(&mut nearest) {
-                    let window = tile.patch(at).reach(self.window, grid);
-                    for row in window.row..window.row + window.rows {
-                        let band = scratch.band(at, row, &window, &reach);
-                        nearest.offer(band, source, (row * columns + window.column) as u32);
+        let classes = sources[0].labels_PC.size()[1] as usize;
+        let labels: Vec<Vec<f32>> =
+            sources.iter().map(|source| numbers(&source.labels_PC)).collect();
+        let work: Vec<(Tile, Tensor, Vec<Tensor>)> = tiles(grid)
+            .map(|tile| {
+                let reach = tile.reach(self.window, grid);
+                let map = |features_PD: &Tensor| features_PD.view([rows, columns, -1]);
+                let reached = sources.iter().map(|source| reach.cut(&map(&source.features_PD)));
+                (tile, tile.cut(&map(target_PD)), reached.collect())
+            })
+            .collect();
+        let of_tile =
+            |cosines: &mut Vec<f32>, (tile, target_HWD, sources): (Tile, Tensor, Vec<Tensor>)| {
+                let reach = tile.reach(self.window, grid);
+                let targets = tile.rows * tile.columns;
+                let mut nearest: Vec<Nearest> =
+                    (0..targets).map(|_| Nearest::new(self.topk)).collect();
+                for (source, reached_HWD) in (0..).zip(&sources) {
+                    compare(&target_HWD, reached_HWD, cosines);
+                    for (at, nearest) in (0..targets).zip(&mut nearest) {
+                        let window = tile.patch(at).reach(self.window, grid);
+                        for row in window.row..window.row + window.rows {
+                            let line = at * reach.rows + row - reach.row;
+                            let start = line * reach.columns + window.column - reach.column;
+                            let band = &cosines[start as usize..][..window.columns as usize];
+                            nearest.offer(band, source, (row * columns + window.column) as u32);
+                        }
                     }
                 }
-            }
-            let mean = |(at, nearest): (i64, Nearest)| {
-                let Tile { row, column, .. } = tile.patch(at);
-                let mean = nearest.weighted_mean(&labels, classes, self.temperature as f32);
-                ((row * columns + column) as usize, mean)
+                let mean = |(at, nearest): (i64, Nearest)| {
+                    let Tile { row, column, .. } = tile.patch(at);
+                    let mean = nearest.weighted_mean(&labels, classes, self.temperature as f32);
+                    ((row * columns + column) as usize, mean)
+                };
+                (0..).zip(nearest).map(mean).collect::<Vec<_>>()
             };
-            (0..).zip(nearest).map(mean).collect::<Vec<_>>()
-        };
-        let of_tiles: Vec<_> = tiles.par_iter().map_init(Scratch::default, of_tile).collect();
+        let of_tiles: Vec<_> =
+            one_core_each().install(|| work.into_par_iter().map_init(Vec::new, of_tile).collect());
         let mut output = vec![0.0; (rows * columns) as usize * classes];
         for (patch, mean) in of_tiles.into_iter().flatten() {
             output[patch * classes..][..classes].copy_from_slice(&mean);
@@ -194,43 +192,29 @@ impl Propagation {
     }
 }
 
-/// What a core needs to compare a tile with what it reaches in one source; used again for the next.
-#[derive(Default)]
-struct Scratch {
-    target: Vec<f32>,
-    reached: Vec<f32>,
-    /// Cosines `[target, reached row, reached column]`.
-    cosines: Vec<f32>,
+/// Cosines `[target, reached]` of a tile's features `[H, W, D]` with those that it reaches in a source.
+fn compare(target_HWD: &Tensor, reached_HWD: &Tensor, cosines: &mut Vec<f32>) {
+    no_grad(|| {
+        let [target_MD, reached_ND] = [target_HWD, reached_HWD].map(|part| part.flatten(0, 1));
+        let product_MN = target_MD.matmul(&reached_ND.transpose(0, 1));
+        cosines.resize(product_MN.numel(), 0.0);
+        product_MN.copy_data(cosines, product_MN.numel());
+    });
 }
 
-impl Scratch {
-    /// Takes features `[P, width]` of whole grids, and what of them to compare.
-    fn compare(
-        &mut self,
-        (target, tile): (&[f32], &Tile),
-        (source, reach): (&[f32], &Tile),
-        grid: (i64, i64),
-        width: usize,
-    ) {
-        tile.gather(target, grid, width, &mut self.target);
-        reach.gather(source, grid, width, &mut self.reached);
-        let (targets, reached) = (tile.patches() as usize, reach.patches() as usize);
-        self.cosines.resize(targets * reached, 0.0);
-        let target = ArrayView2::from_shape((targets, width), &self.target);
-        let reached_features = ArrayView2::from_shape((reached, width), &self.reached);
-        let cosines = ArrayViewMut2::from_shape((targets, reached), &mut self.cosines[..]);
-        let (Ok(target), Ok(reached), Ok(mut cosines)) = (target, reached_features, cosines) else {
-            unreachable!("each is as long as its shape says");
-        };
-        general_mat_mul(1.0, &target, &reached.t(), 0.0, &mut cosines);
-    }
-
-    /// Cosines of the tile's target `at` with a row of its window.
-    fn band(&self, at: i64, row: i64, window: &Tile, reach: &Tile) -> &[f32] {
-        let line = at * reach.rows + row - reach.row;
-        let start = line * reach.columns + window.column - reach.column;
-        &self.cosines[start as usize..][..window.columns as usize]
-    }
+/// Threads for which libtorch computes on their own core. Elsewhere it shares each product out to all
+/// cores, and small ones then mostly wait for each other.
+fn one_core_each() -> &'static ThreadPool {
+    static POOL: OnceLock<ThreadPool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
+        let pool = pool.expect("the system gives as many threads as there are cores");
+        let everywhere = tch::get_num_threads();
+        pool.broadcast(|_| tch::set_num_threads(1));
+        // What is set last holds for threads that begin later.
+        tch::set_num_threads(everywhere);
+        pool
+    })
 }
 
 /// The most similar neighbours among those offered, and those as similar as the last of them.
@@ -285,7 +269,7 @@ impl Nearest {
     }
 
     /// Mean of their labels; zeros where nothing was similar, as with features that are no numbers.
-    fn weighted_mean(mut self, labels: &[&[f32]], classes: usize, temperature: f32) -> Vec<f32> {
+    fn weighted_mean(mut self, labels: &[Vec<f32>], classes: usize, temperature: f32) -> Vec<f32> {
         self.forget_the_rest();
         let highest = self.found.iter().map(|(cosine, ..)| *cosine).fold(f32::MIN, f32::max);
         let mut mean = vec![0.0; classes];
@@ -304,10 +288,6 @@ impl Nearest {
 }
 
 impl Tile {
-    fn patches(&self) -> i64 {
-        self.rows * self.columns
-    }
-
     /// Its patch `at`, row by row.
     fn patch(&self, at: i64) -> Self {
         let (row, column) = (self.row + at / self.columns, self.column + at % self.columns);
@@ -333,15 +313,6 @@ impl Tile {
     /// Its part of a tensor `[P, X]` of a whole grid, as `[patches, X]`.
     fn patches_of(&self, values_PX: &Tensor, (rows, columns): (i64, i64)) -> Tensor {
         self.cut(&values_PX.view([rows, columns, -1])).reshape([self.rows * self.columns, -1])
-    }
-
-    /// Its part of features `[P, width]` of a whole grid, into a buffer.
-    fn gather(&self, features: &[f32], grid: (i64, i64), width: usize, part: &mut Vec<f32>) {
-        part.clear();
-        for row in self.row..self.row + self.rows {
-            let start = (row * grid.1 + self.column) as usize * width;
-            part.extend_from_slice(&features[start..][..self.columns as usize * width]);
-        }
     }
 
     /// Whether a patch of `others` (columns) lies outside of the window of one of these (rows).
