@@ -4,7 +4,7 @@ use dora_eval::{
     knn::{Neighbours, unit_features},
     linear::{Labelled, LinearSpec, train_and_score},
 };
-use tch::{Kind, Reduction, Tensor, no_grad};
+use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 use super::{FORWARD, Golden, check};
 use crate::method::uniform;
@@ -38,7 +38,7 @@ fn the_probe_takes_the_steps_of_sgd() {
     const EPOCHS: u64 = 6;
     const IMAGES: i64 = 20;
     let view_ND = uniform(11, &[IMAGES, 7], Kind::Float);
-    let labels_N = Tensor::arange(IMAGES, (Kind::Int64, tch::Device::Cpu)).remainder(CLASSES);
+    let labels_N = Tensor::arange(IMAGES, (Kind::Int64, Device::Cpu)).remainder(CLASSES);
     let other_ND = uniform(12, &[IMAGES, 7], Kind::Float);
     let data = Labelled {
         views_V: vec![view_ND.copy(), other_ND.copy()],
@@ -47,7 +47,8 @@ fn the_probe_takes_the_steps_of_sgd() {
     };
     let queries_QD = uniform(13, &[5, 7], Kind::Float);
     let spec = |epochs| LinearSpec { epochs, batch: 32, lr: 2.0, seed: 5 };
-    let mut trained = train_and_score(&data, &queries_QD, &[spec(0), spec(EPOCHS)], &|| ());
+    let mut trained =
+        train_and_score(&data, &queries_QD, Device::Cpu, &[spec(0), spec(EPOCHS)], &|| ());
     let (found, found_QC) = trained.pop().unwrap();
     let (first, _) = trained.pop().unwrap();
 

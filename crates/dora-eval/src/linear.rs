@@ -28,7 +28,7 @@ pub struct LinearSpec {
     pub seed: u64,
 }
 
-/// Features of images and their labels, all on one device.
+/// Features of images and their labels, on the CPU: of a large set a GPU has no room for all views.
 #[derive(Debug)]
 pub struct Labelled {
     /// Features of each view, `[N, D]`.
@@ -57,22 +57,23 @@ pub fn flat_features(features_NLD: &Tensor) -> Tensor {
 }
 
 /// Trains a classifier for each spec, in epoch e on the view `e % V` of the images, and scores `queries_QD`
-/// with it: classifiers and scores `[Q, C]` in the order of the specs.
+/// with it, on `device`: classifiers and, on the CPU, scores `[Q, C]` in the order of the specs.
 ///
 /// On the CPU each classifier is one core's, so that no bit depends on the number of cores. `watch` hears
 /// of every epoch of any classifier.
 pub fn train_and_score(
     data: &Labelled,
     queries_QD: &Tensor,
+    device: Device,
     specs: &[LinearSpec],
     watch: &(dyn Fn() + Sync),
 ) -> Vec<(Linear, Tensor)> {
     let one = |data: &Labelled, queries_QD: &Tensor, spec: &LinearSpec| {
-        let linear = Linear::train(data, spec, watch);
-        let scores_QC = linear.score(queries_QD);
+        let linear = Linear::train(data, spec, device, watch);
+        let scores_QC = linear.score(queries_QD, device);
         (linear, scores_QC)
     };
-    if queries_QD.device() != Device::Cpu {
+    if device != Device::Cpu {
         return specs.iter().map(|spec| one(data, queries_QD, spec)).collect();
     }
     let mut done: Vec<Option<(Linear, Tensor)>> = specs.iter().map(|_| None).collect();
@@ -98,8 +99,12 @@ impl Labelled {
 
 impl Linear {
     /// Trains one classifier.
-    fn train(data: &Labelled, spec: &LinearSpec, watch: &(dyn Fn() + Sync)) -> Self {
-        let device = data.labels_N.device();
+    fn train(
+        data: &Labelled,
+        spec: &LinearSpec,
+        device: Device,
+        watch: &(dyn Fn() + Sync),
+    ) -> Self {
         let (images, width) = (data.labels_N.size()[0], data.views_V[0].size()[1]);
         let mut linear = Self::init(data.classes, width, spec.seed, device);
         let mut velocities = [linear.weight_CD.zeros_like(), linear.bias_C.zeros_like()];
@@ -113,9 +118,9 @@ impl Linear {
             let losses: Vec<Tensor> = order
                 .chunks(spec.batch)
                 .map(|batch| {
-                    let index_B = Tensor::from_slice(batch).to_device(device);
-                    let inputs_BD = view_ND.index_select(0, &index_B);
-                    let labels_B = data.labels_N.index_select(0, &index_B);
+                    let index_B = Tensor::from_slice(batch);
+                    let inputs_BD = view_ND.index_select(0, &index_B).to_device(device);
+                    let labels_B = data.labels_N.index_select(0, &index_B).to_device(device);
                     linear.step(&mut velocities, &inputs_BD, &labels_B, lr)
                 })
                 .collect();
@@ -176,11 +181,13 @@ impl Linear {
         inputs_ND.linear(&self.weight_CD, Some(&self.bias_C))
     }
 
-    /// The same for many, on the CPU.
-    fn score(&self, queries_QD: &Tensor) -> Tensor {
+    /// The same for many on the CPU, computed on `device`.
+    fn score(&self, queries_QD: &Tensor, device: Device) -> Tensor {
         let parts = queries_QD.split(ROWS_AT_ONCE, 0);
-        let scores: Vec<Tensor> =
-            parts.iter().map(|part| self.scores(part).to_device(Device::Cpu)).collect();
+        let scores: Vec<Tensor> = parts
+            .iter()
+            .map(|part| self.scores(&part.to_device(device)).to_device(Device::Cpu))
+            .collect();
         Tensor::cat(&scores, 0)
     }
 }

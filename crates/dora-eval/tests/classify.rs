@@ -56,7 +56,7 @@ impl Bench {
     }
 
     fn data(&self) -> PathBuf {
-        self.path("data")
+        self.path("images")
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -240,16 +240,19 @@ fn wrong_input_gets_a_sentence() {
     let bench = Bench::new();
     let refuse = |words: &[&str], parts: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.arg(words[0]).args(["--random-init", "--arch", "vit_tiny", "--data", "data"]);
+        command.arg(words[0]).args(["--random-init", "--arch", "vit_tiny", "--data", "images"]);
         command.args(&words[1..]).current_dir(bench.folder.path());
         assert_refused(&command.output().unwrap(), parts);
     };
     for command in ["knn", "linear"] {
         refuse(&[command, "--image-px", "40"], &["40 px", "patches of 16 px", "32 and 48"]);
         refuse(&[command, "--json", "no/such/folder.json"], &["no/such/folder.json"]);
-        refuse(&[command, "--cache", "data/val/sea/0.png"], &["data/val/sea/0.png", "--no-cache"]);
+        refuse(
+            &[command, "--cache", "images/val/sea/0.png"],
+            &["images/val/sea/0.png", "--no-cache"],
+        );
         refuse(&[command, "--checkpoint", "nowhere"], &["nowhere", "does not exist"]);
-        refuse(&[command, "--checkpoint", "data/val/sea/0.png"], &["0.png is no encoder"]);
+        refuse(&[command, "--checkpoint", "images/val/sea/0.png"], &["0.png is no encoder"]);
     }
     refuse(&["linear", "--lr", "0.1,-1"], &["--lr -1"]);
     refuse(&["linear", "--blocks", "13"], &["last 13 blocks", "has 12"]);
@@ -260,7 +263,7 @@ fn wrong_input_gets_a_sentence() {
     fs::write(empty.join("notes.txt"), "none yet").unwrap();
     refuse(&["knn"], &["train/zebra is empty"]);
     fs::copy(bench.data().join("val/sea/0.png"), empty.join("0.png")).unwrap();
-    refuse(&["knn"], &["`zebra` is in", "data/train and not in", "data/val"]);
+    refuse(&["knn"], &["`zebra` is in", "images/train and not in", "images/val"]);
     fs::remove_dir_all(&empty).unwrap();
 
     let image = bench.data().join("train/sea/0.png");

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
 
     let mut source = FeatureSource::new(&encoder, args.cache.open()?);
     let mut flat = |split, wanted, what: &str| -> anyhow::Result<_> {
-        Ok(flat_features(&source.features(split, wanted, what)?).to_device(encoder.device))
+        Ok(flat_features(&source.features(split, wanted, what)?))
     };
     let queries_QD = flat((&val, &identities[1]), centre, "features of val")?;
     let views_V = (0..views)
@@ -92,8 +92,8 @@ pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
             flat((&train, &identities[0]), of_view(view), &what)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let labels_N = train.labels_N().to_device(encoder.device);
-    let data = Labelled { views_V, labels_N, classes: train.classes.len() as i64 };
+    let data =
+        Labelled { views_V, labels_N: train.labels_N(), classes: train.classes.len() as i64 };
 
     let spec = |&lr| LinearSpec {
         epochs: args.epochs,
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
     let specs: Vec<LinearSpec> = args.lr.iter().map(spec).collect();
     let progress = Mutex::new(Progress::new("epochs", args.epochs * specs.len() as u64));
     let watch = || progress.lock().unwrap_or_else(PoisonError::into_inner).advance(1);
-    let trained = train_and_score(&data, &queries_QD, &specs, &watch);
+    let trained = train_and_score(&data, &queries_QD, encoder.device, &specs, &watch);
     drop(progress);
 
     let labels_Q = val.labels_N();

@@ -39,5 +39,5 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     check_encoder(&COMMAND, args)?;
     check_images(&COMMAND, args)?;
-    process::run(&mut start(checkout, &COMMAND, "knn", args)?)
+    process::run(&start(checkout, &COMMAND, "knn", args)?)
 }
