@@ -36,8 +36,9 @@ fn write_split(root: &Path, split: &str, images: usize) {
         let class = |x: usize, y: usize| (x / 32 + 2 * (y / 32) + index) % 3;
         let image = image_of(width, height, |x, y| COLOURS[class(x, y)]);
         fs::write(of_images.join(format!("{index}.png")), image).unwrap();
-        let label =
-            |at: usize| if at % width == 0 { 3 } else { class(at % width, at / width) as u8 };
+        let label = |at: usize| {
+            if at.is_multiple_of(width) { 3 } else { class(at % width, at / width) as u8 }
+        };
         let labels = (0..width * height).map(label).collect();
         let png = to_palette_png(&Mask { width, height, labels }, &davis_palette()).unwrap();
         fs::write(of_labels.join(format!("{index}.png")), png).unwrap();
