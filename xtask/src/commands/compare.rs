@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use serde_json::{Value as Json, json};
 
-use super::{ingest, train};
+use super::{eval::segmentation, ingest, train};
 use crate::{
     args::{Args, CommandSpec, Value, option},
     checkout::Checkout,
@@ -81,32 +81,40 @@ const RANDOM: &str = "random initialisation";
 struct Protocol {
     /// The option that gives its data, and its subcommand.
     name: &'static str,
-    /// Options of ours and what `dora-eval` calls them.
-    options: &'static [(&'static str, &'static str)],
+    /// What it is told besides encoder, data and where the answer goes.
+    options: fn(&Checkout, &Args) -> anyhow::Result<Vec<OsString>>,
+    /// Whether it writes pictures into a folder.
+    has_out: bool,
     /// Where the figure stands in the answer, what its column is called, and what it is multiplied by.
     figures: &'static [(&'static str, &'static str, f64)],
-    /// Where the speed stands, and its unit.
-    speed: (&'static str, &'static str),
+    /// Where the speed stands and its unit, and where the rate of matrix products beside it.
+    speed: (&'static str, &'static str, &'static str),
 }
 
 const PROTOCOLS: [Protocol; 3] = [
     Protocol {
         name: "davis",
-        options: &[("short-side", "short-side")],
+        options: |_, args| Ok(args.forward(&["short-side"])),
+        has_out: true,
         figures: &[("/J&F-Mean", "DAVIS J&F", 100.0)],
-        speed: ("/frames_per_s", "frames/s"),
+        speed: ("/speed/frames_per_s", "frames/s", "/speed/matrix_flops_per_s"),
     },
     Protocol {
         name: "semantic",
-        options: &[("semantic-recipe", "recipe")],
+        options: |checkout, args| {
+            let recipe = segmentation::resolve_recipe(checkout, args.value("semantic-recipe"))?;
+            Ok(vec!["--no-cache".into(), "--recipe".into(), recipe.into()])
+        },
+        has_out: true,
         figures: &[("/mIoU", "linear mIoU", 100.0)],
-        speed: ("/images_per_s", "images/s"),
+        speed: ("/test_images_per_s", "images/s", "/matrix_flops_per_s"),
     },
     Protocol {
         name: "knn",
-        options: &[("image-px", "image-px")],
+        options: |_, args| Ok([vec!["--no-cache".into()], args.forward(&["image-px"])].concat()),
+        has_out: false,
         figures: &[("/20-NN/top1", "20-NN top-1", 100.0)],
-        speed: ("/images_per_s", "images/s"),
+        speed: ("/images_per_s", "images/s", "/matrix_flops_per_s"),
     },
 ];
 
@@ -135,15 +143,18 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
         words.iter().map(|word| parse_variant(word)).collect::<anyhow::Result<_>>()?
     };
     let seeds = parse_seeds(&args.value("seeds").unwrap_or(OsStr::new("0,1")).to_string_lossy())?;
-    let protocols: Vec<(&Protocol, &OsStr)> =
-        PROTOCOLS.iter().filter_map(|p| Some((p, args.value(p.name)?))).collect();
+    let given =
+        PROTOCOLS.iter().filter_map(|protocol| Some((protocol, args.value(protocol.name)?)));
+    let protocols: Vec<(&Protocol, &OsStr, Vec<OsString>)> = given
+        .map(|(protocol, data)| Ok((protocol, data, (protocol.options)(checkout, args)?)))
+        .collect::<anyhow::Result<_>>()?;
     if protocols.is_empty() {
         return Err(fixable(
             "`cargo xtask compare` has nothing to judge by: give the folder of at least one of --davis, \
              --semantic and --knn",
         ));
     }
-    for (protocol, data) in &protocols {
+    for (protocol, data, _) in &protocols {
         if !Path::new(data).is_dir() {
             let data = data.to_string_lossy();
             return Err(fixable(format!(
@@ -196,7 +207,7 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 
     let mut judging = Vec::new();
     let mut answers: Vec<(String, u64, &Protocol, PathBuf)> = Vec::new();
-    for (protocol, data) in &protocols {
+    for (protocol, data, words) in &protocols {
         // Sizes are those of the first run; what is random is so with each seed.
         let random = seeds.iter().map(|&seed| (RANDOM, seed, &runs[0].dir));
         let trained = runs.iter().map(|run| (run.variant, run.seed, &run.dir));
@@ -213,12 +224,8 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
                 judge.arg("--random-init").arg("--seed").arg(seed.to_string());
             }
             judge.arg("--data").arg(data).arg("--json").arg(&answer);
-            for (ours, theirs) in protocol.options {
-                if let Some(value) = args.value(ours) {
-                    judge.arg(format!("--{theirs}")).arg(value);
-                }
-            }
-            if protocol.name != "knn" {
+            judge.args(words);
+            if protocol.has_out {
                 judge.arg("--out").arg(out.join("judged").join(&file));
             }
             let name = format!("{row} seed {seed}, {}", protocol.name);
@@ -309,7 +316,11 @@ fn tell(
                 let value =
                     value.with_context(|| format!("`{}` has no {pointer}", path.display()))?;
                 values.push(value * factor);
-                let (pointer, unit) = protocol.speed;
+                let (pointer, unit, rate) = protocol.speed;
+                if let Some(rate) = answer.pointer(rate).and_then(Json::as_f64) {
+                    let rates = speeds.entry("matrix products, GFLOP/s".into()).or_default();
+                    rates.push(rate / 1e9);
+                }
                 if let Some(speed) = answer.pointer(pointer).and_then(Json::as_f64) {
                     speeds.entry(format!("{}, {unit}", protocol.name)).or_default().push(speed);
                 }

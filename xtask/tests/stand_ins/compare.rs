@@ -25,7 +25,7 @@ value=0.5
 while [ $# -gt 0 ]; do case $1 in
 --json) json=$2;; --checkpoint) case $2 in *seed-1) value=0.7;; esac;; --random-init) value=0.2;; esac; shift; done
 sleep 0.01
-echo "{\"20-NN\":{\"top1\":$value},\"images_per_s\":30}" >$json"#,
+echo "{\"20-NN\":{\"top1\":$value},\"images_per_s\":30,\"matrix_flops_per_s\":2e11}" >$json"#,
     );
     fs::create_dir_all(world.path("images")).unwrap();
     world
@@ -53,6 +53,9 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
         assert!(printed.contains(row), "{printed}");
     }
     assert!(printed.contains("| a seed 0 | 1 | 1.00 s | 5.00 | 4.00 | 5.50 | 0.50 |"), "{printed}");
+    for speed in ["knn, images/s: 30.0", "matrix products, GFLOP/s: 200.0"] {
+        assert!(printed.contains(speed), "{printed}");
+    }
     assert_eq!(fs::read_to_string(world.path("out/table.md")).unwrap(), printed);
     let log = world.lines("log");
     let trained = |line: &&String| line.starts_with("dora-train train ");

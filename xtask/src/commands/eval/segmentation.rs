@@ -197,10 +197,18 @@ fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()
     process::run(program.arg("--data").arg(data))
 }
 
+/// The file of a head's recipe: a name from the repository's own, or a path.
+pub(crate) fn resolve_recipe(
+    checkout: &Checkout,
+    wanted: Option<&OsStr>,
+) -> anyhow::Result<PathBuf> {
+    let wanted = wanted.unwrap_or(OsStr::new(DEFAULT_RECIPE));
+    resolve_recipe_in(checkout, Path::new(RECIPES), wanted)
+}
+
 fn run_semantic(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()> {
     check_encoder(&COMMAND, args)?;
-    let wanted = args.value("recipe").unwrap_or(OsStr::new(DEFAULT_RECIPE));
-    let recipe = resolve_recipe_in(checkout, Path::new(RECIPES), wanted)?;
+    let recipe = resolve_recipe(checkout, args.value("recipe"))?;
     if let Some(data) = args.value("data") {
         check_exists(data, "ADE20K's folder, or one with train, trainannot, val and valannot")?;
     }
