@@ -232,7 +232,7 @@ fn run_semantic(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result
 impl Task {
     /// What the program understands as it stands: all but the options that are resolved here.
     fn forwarded(&self) -> Vec<&'static str> {
-        let own = self.options.iter().copied();
+        let own = self.options.iter().copied().filter(|name| *name != "recipe");
         own.chain(Self::encoder_options()).chain(["json"]).collect()
     }
 
