@@ -11,6 +11,7 @@ fn world(name: &str) -> World {
     for recipe in ["small_linear", "ade20k_upernet"] {
         world.write(&format!("checkout/crates/dora-eval/recipes/{recipe}.toml"), "");
     }
+    world.write("checkout/walk.store/header", "");
     for folder in ["run", "data"] {
         fs::create_dir_all(world.path(&format!("checkout/{folder}"))).unwrap();
     }
@@ -53,8 +54,8 @@ fn each_command_hands_on_what_it_was_given() {
             "dora-eval discovery --checkpoint run --data data --pictures 3 --out o",
         ),
         (
-            "visualize --checkpoint run --store data --whole --out o",
-            "dora-eval visualize --checkpoint run --store data --whole --out o",
+            "visualize --checkpoint run --store walk.store --whole --out o",
+            "dora-eval visualize --checkpoint run --store walk.store --whole --out o --",
         ),
         ("export run --out o", "dora-eval export --out o -- run"),
     ] {
