@@ -36,38 +36,44 @@ struct Running {
     started: Instant,
 }
 
-/// Runs the jobs in order, `at_once` of them at a time. Who fails ends the others.
+/// Runs the jobs in order, `at_once` of them at a time. After a failure or a signal no more are started,
+/// and those that run may take their time to save what they have, until a second signal.
 ///
 /// # Errors
 /// A job cannot be started or fails, which is said with its last line; a signal came.
 pub(crate) fn run(jobs: Vec<Job>, at_once: usize) -> anyhow::Result<()> {
-    let hold = Hold::new()?;
+    let _hold = Hold::new()?;
     let total = jobs.len();
     let mut waiting = jobs.into_iter().enumerate();
     let mut running: Vec<Running> = Vec::new();
+    let mut failure = None;
+    let mut signals_seen = 0;
+    let mut kill_at = None;
     let mut shown = Instant::now();
     loop {
-        while running.len() < at_once {
+        while failure.is_none() && signals_seen == 0 && running.len() < at_once {
             let Some((index, job)) = waiting.next() else { break };
             match start(job, index + 1, total) {
                 Ok(job) => running.push(job),
-                Err(error) => {
-                    end(&mut running);
-                    return Err(error);
-                }
+                Err(error) => fail(&mut failure, error, &running),
             }
         }
         if running.is_empty() {
-            return Ok(());
+            signals::stop_if_asked()?;
+            return failure.map_or(Ok(()), Err);
         }
-        for signal in signals::arrived().filter(|signal| *signal != Signal::INT) {
-            send(&running, signal);
+        for signal in signals::arrived() {
+            // The terminal sends Ctrl-C to all of us.
+            if signal != Signal::INT {
+                send(&running, signal);
+            }
+            signals_seen += 1;
+            if signals_seen == 2 {
+                kill_at = Some(Instant::now() + GRACE);
+            }
         }
-        if signals::asked().is_some() {
-            // Each saves what it has; who needs longer is left to its own signals.
-            wait_all(&mut running);
-            drop(hold);
-            return signals::stop_if_asked();
+        if kill_at.take_if(|at| *at <= Instant::now()).is_some() {
+            send(&running, Signal::KILL);
         }
         let mut index = 0;
         while index < running.len() {
@@ -75,11 +81,11 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize) -> anyhow::Result<()> {
                 None => index += 1,
                 Some(status) => {
                     let job = running.remove(index);
-                    if !status.success() {
-                        end(&mut running);
-                        return Err(failed(&job, status));
+                    if status.success() {
+                        say!("{}: done in {}", job.name, minutes(job.started.elapsed()));
+                    } else if failure.is_none() && signals_seen == 0 {
+                        fail(&mut failure, failed(&job, status), &running);
                     }
-                    say!("{}: done in {}", job.name, minutes(job.started.elapsed()));
                 }
             }
         }
@@ -91,6 +97,12 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize) -> anyhow::Result<()> {
         }
         thread::sleep(POLL);
     }
+}
+
+/// Notes the first failure and asks all others to end.
+fn fail(failure: &mut Option<anyhow::Error>, error: anyhow::Error, running: &[Running]) {
+    *failure = Some(error);
+    send(running, Signal::TERM);
 }
 
 fn start(Job { name, command, log }: Job, number: usize, total: usize) -> anyhow::Result<Running> {
@@ -116,23 +128,6 @@ fn send(running: &[Running], signal: Signal) {
     for job in running {
         // One that has ended needs none.
         let _ = kill_process(Pid::from_child(&job.child), signal);
-    }
-}
-
-/// Asks all to end, and kills who does not.
-fn end(running: &mut Vec<Running>) {
-    send(running, Signal::TERM);
-    wait_all(running);
-}
-
-fn wait_all(running: &mut Vec<Running>) {
-    let kill_at = Instant::now() + GRACE;
-    while !running.is_empty() {
-        if Instant::now() >= kill_at {
-            send(running, Signal::KILL);
-        }
-        running.retain_mut(|job| matches!(job.child.try_wait(), Ok(None)));
-        thread::sleep(POLL);
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::UNIX_EPOCH,
 };
 
 use anyhow::Context;
@@ -142,6 +143,12 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     } else {
         words.iter().map(|word| parse_variant(word)).collect::<anyhow::Result<_>>()?
     };
+    let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+    if let Some(name) = repeated(&names) {
+        return Err(fixable(format!(
+            "two variants are called `{name}`; give each a name of its own"
+        )));
+    }
     let seeds = parse_seeds(&args.value("seeds").unwrap_or(OsStr::new("0,1")).to_string_lossy())?;
     let given =
         PROTOCOLS.iter().filter_map(|protocol| Some((protocol, args.value(protocol.name)?)));
@@ -215,19 +222,28 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
             let file = format!("{}-seed-{seed}-{}", row.replace(' ', "-"), protocol.name);
             let answer = out.join("figures").join(format!("{file}.json"));
             answers.push((row.to_owned(), seed, *protocol, answer.clone()));
-            if is_newer(&answer, &dir.join("checkpoints")) {
-                continue;
-            }
             let mut judge = checkout.program("dora-eval")?;
             judge.arg(protocol.name).arg("--checkpoint").arg(dir);
             if row == RANDOM {
                 judge.arg("--random-init").arg("--seed").arg(seed.to_string());
             }
-            judge.arg("--data").arg(data).arg("--json").arg(&answer);
-            judge.args(words);
-            if protocol.has_out {
-                judge.arg("--out").arg(out.join("judged").join(&file));
+            judge.arg("--data").arg(data).args(words);
+            let question = question(&judge, words, &newest_checkpoint(dir)?)?;
+            let asked = answer.with_extension("question");
+            if answer.exists() && fs::read_to_string(&asked).is_ok_and(|text| text == question) {
+                continue;
             }
+            // What an answer to another question left would be taken up.
+            let judged = out.join("judged").join(&file);
+            let _ = fs::remove_file(&answer);
+            if protocol.has_out {
+                let _ = fs::remove_dir_all(&judged);
+                judge.arg("--out").arg(judged);
+            }
+            judge.arg("--json").arg(&answer);
+            fs::create_dir_all(out.join("figures"))
+                .and_then(|()| fs::write(&asked, question))
+                .with_context(|| format!("cannot write `{}`", asked.display()))?;
             let name = format!("{row} seed {seed}, {}", protocol.name);
             let log = out.join("figures").join(format!("{file}.log"));
             judging.push(Job { name, command: judge, log });
@@ -262,7 +278,21 @@ fn parse_variant(word: &str) -> anyhow::Result<Variant> {
 
 fn parse_seeds(text: &str) -> anyhow::Result<Vec<u64>> {
     let seeds: Result<Vec<u64>, _> = text.split(',').map(str::parse).collect();
-    seeds.map_err(|_| fixable(format!("`{text}` are no seeds; write whole numbers, such as 0,1")))
+    let wrong = |_| fixable(format!("`{text}` are no seeds; write whole numbers, such as 0,1"));
+    let seeds = seeds.map_err(wrong)?;
+    match repeated(&seeds) {
+        Some(seed) => Err(fixable(format!("the seed {seed} stands twice in `{text}`"))),
+        None => Ok(seeds),
+    }
+}
+
+/// The first that stands twice.
+fn repeated<T: PartialEq>(items: &[T]) -> Option<&T> {
+    items
+        .iter()
+        .enumerate()
+        .find(|(index, item)| items[..*index].contains(item))
+        .map(|(_, item)| item)
 }
 
 /// Gives a worker its part of the cores where several train side by side.
@@ -272,9 +302,36 @@ fn share_cores(worker: &mut Command, cores: usize, at_once: usize) {
     }
 }
 
-fn is_newer(file: &Path, than: &Path) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    matches!((changed(file), changed(than)), (Some(file), Some(than)) if file > than)
+/// What an answer depends on: the words, the texts of the files of settings among them, the checkpoint.
+fn question(judge: &Command, words: &[OsString], checkpoint: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for word in judge.get_args() {
+        let _ = writeln!(text, "{}", word.to_string_lossy());
+    }
+    for path in words.iter().map(Path::new).filter(|path| path.is_file()) {
+        let settings = fs::read_to_string(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        let _ = writeln!(text, "{settings}");
+    }
+    let _ = writeln!(text, "{checkpoint}");
+    Ok(text)
+}
+
+/// Name and date of a run's newest checkpoint.
+fn newest_checkpoint(run_dir: &Path) -> anyhow::Result<String> {
+    let folder = run_dir.join("checkpoints");
+    let entries = fs::read_dir(&folder)
+        .with_context(|| format!("cannot read `{}`", folder.display()))?
+        .flatten();
+    let steps = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let step: u64 = name.strip_prefix("step-")?.parse().ok()?;
+        let date = entry.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some((step, date.as_nanos()))
+    });
+    let (step, date) =
+        steps.max().with_context(|| format!("`{}` holds no checkpoint", folder.display()))?;
+    Ok(format!("step {step} of {date}"))
 }
 
 /// Puts the answers together, writes both tables and prints the first.

@@ -77,6 +77,12 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
     fs::remove_file(world.path("out/figures/a-seed-0-knn.json")).unwrap();
     assert_eq!(run(&world, LINE).0, 0);
     assert_eq!(judged(&world.lines("log")), 7);
+    fs::create_dir(world.path("out/runs/b-seed-1/checkpoints/step-2")).unwrap();
+    assert_eq!(run(&world, LINE).0, 0);
+    assert_eq!(judged(&world.lines("log")), 8);
+    // Another question is asked anew.
+    assert_eq!(run(&world, &format!("{LINE} --image-px 112")).0, 0);
+    assert_eq!(judged(&world.lines("log")), 14);
 }
 
 #[test]
@@ -110,6 +116,8 @@ fn wrong_words_are_told_before_anything_starts() {
         ("compare", "nothing to judge by: give the folder of at least one of --davis"),
         ("compare --knn ../absent", "`../absent` is no folder; give one for --knn"),
         ("compare --knn ../images --variant :x", "`:x` is no variant; write NAME:KEY=VALUE"),
+        ("compare --knn ../images --seeds 1,2,1", "the seed 1 stands twice"),
+        ("compare --knn ../images --variant a --variant a:x=1", "two variants are called `a`"),
         ("compare --knn ../images --seeds a", "`a` are no seeds; write whole numbers"),
         ("compare --knn ../images --jobs 0", "at least 1"),
     ] {
