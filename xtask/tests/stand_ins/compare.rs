@@ -20,6 +20,11 @@ echo '{"step_s":1.0,"loss":5.0,"teacher_entropy":4.0,"teacher_mean_entropy":5.5,
     world.script(
         "target/dora-eval",
         r#"PATH=/usr/bin:/bin
+case "$*" in *--check\ *)
+  echo "check $*" >>"$WORLD/log"
+  if [ -e "$WORLD/bad-data" ]; then echo "error: no images" >&2; exit 2; fi
+  exit;;
+esac
 echo "dora-eval $*" >>"$WORLD/log"
 value=0.5
 while [ $# -gt 0 ]; do case $1 in
@@ -46,16 +51,19 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
     let world = world("compare");
     let (status, printed, said) = run(&world, LINE);
     assert_eq!(status, 0, "{said}");
-    assert!(printed.starts_with("| encoder | 20-NN top-1 |\n|---|---|\n"), "{printed}");
-    for row in
-        ["| random initialisation | 20.0 ± 0.0 |", "| a | 60.0 ± 14.1 |", "| b | 60.0 ± 14.1 |"]
-    {
+    assert!(
+        printed.starts_with("| encoder | 20-NN top-1 | images/s |\n|---|---|---|\n"),
+        "{printed}"
+    );
+    for row in [
+        "| random initialisation | 20.0 ± 0.0 | 30.0 |",
+        "| a | 60.0 ± 14.1 | 30.0 |",
+        "| b | 60.0 ± 14.1 | 30.0 |",
+    ] {
         assert!(printed.contains(row), "{printed}");
     }
     assert!(printed.contains("| a seed 0 | 1 | 1.00 s | 5.00 | 4.00 | 5.50 | 0.50 |"), "{printed}");
-    for speed in ["knn, images/s: 30.0", "matrix products, GFLOP/s: 200.0"] {
-        assert!(printed.contains(speed), "{printed}");
-    }
+    assert!(printed.contains("multiplied at 0.200 TFLOP/s"), "{printed}");
     assert_eq!(fs::read_to_string(world.path("out/table.md")).unwrap(), printed);
     let log = world.lines("log");
     let trained = |line: &&String| line.starts_with("dora-train train ");
@@ -94,6 +102,17 @@ fn who_fails_ends_all_and_says_why() {
     assert!(said.contains("ended with status 2; all it said is in ../out/runs/"), "{said}");
     assert!(said.contains("error: it went wrong"), "{said}");
     assert!(!world.path("out/table.md").exists());
+}
+
+#[test]
+fn bad_data_is_told_before_training() {
+    let world = world("compare-bad-data");
+    world.write("bad-data", "");
+    let (status, _, said) = run(&world, LINE);
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("error: no images"), "{said}");
+    let trained = |line: &String| line.starts_with("dora-train train ");
+    assert!(!world.lines("log").iter().any(trained));
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! `compare`: variants of a recipe, trained with one budget and several seeds, judged beside random
+//! initialisation.
+
+mod judge;
+mod plan;
+mod table;
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
+
+use self::plan::{Plan, Run};
+use super::{ingest, train};
+use crate::{
+    args::{Args, CommandSpec, Value, option},
+    checkout::Checkout,
+    jobs::{self, Job},
+};
+
+pub(crate) const COMMAND: CommandSpec = CommandSpec {
+    name: "compare",
+    about: "Trains variants of a recipe with one budget and judges them beside random weights",
+    options: &[
+        option(
+            "recipe",
+            Value::Text("NAME|PATH"),
+            "what they have in common (default: small_footage)",
+        ),
+        option(
+            "variant",
+            Value::Text("NAME:KEY=VALUE,..."),
+            "one of them and what differs; may be given several times (default:\ndora, dora-released and dino)",
+        ),
+        option("seeds", Value::Text("N,..."), "runs of each variant (default: 0,1)"),
+        option("video", Value::Text("PATH"), "as for `train`; may be given several times"),
+        ingest::FPS,
+        option("set", Value::Text("KEY=VALUE"), "as for `train`: for all variants"),
+        option("davis", Value::Text("DIR"), "judge by label propagation on this DAVIS folder"),
+        option("short-side", Value::Count("PX"), "davis: height of the frames (default: 480)"),
+        option("semantic", Value::Text("DIR"), "judge by a linear head on this folder"),
+        option(
+            "semantic-recipe",
+            Value::Text("NAME|PATH"),
+            "semantic: how it is trained (default: small_linear)",
+        ),
+        option("knn", Value::Text("DIR"), "judge by nearest neighbours on this folder"),
+        option("image-px", Value::Count("PX"), "knn: side of the images (default: 224)"),
+        option(
+            "jobs",
+            Value::Count("N"),
+            "runs that train side by side, the cores divided among them\n(default: 1)",
+        ),
+        option("out", Value::Text("DIR"), "runs, figures and table (default: data/compare/RECIPE)"),
+    ],
+    operands: "",
+    rest: "",
+    notes: "Writes table.md and table.json. The same command goes on where it stopped: runs resume, and what\n\
+            was judged is not judged again.\n\n\
+            example:\n  \
+              cargo xtask compare --video walk.mp4 --davis DAVIS --knn imagenette --jobs 2",
+    run,
+};
+
+fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    let plan = Plan::read(checkout, args)?;
+    super::build(checkout)?;
+    judge::check(checkout, &plan)?;
+    let stores = train::stores_for(checkout, &plan.recipe, args)?;
+    let runs = plan.runs();
+    jobs::run(trainings(checkout, args, &plan, &runs, &stores)?, plan.at_once)?;
+    let answers = judge::judge(checkout, &plan, &runs)?;
+    table::tell(&plan, &runs, &answers)
+}
+
+/// What trains each run, or takes it up.
+fn trainings(
+    checkout: &Checkout,
+    args: &Args,
+    plan: &Plan,
+    runs: &[Run],
+    stores: &[PathBuf],
+) -> anyhow::Result<Vec<Job>> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let job = |run: &Run| {
+        let mut command = checkout.program("dora-train")?;
+        command.arg("train").arg("--recipe").arg(&plan.recipe).args(args.forward(&["set"]));
+        for value in &run.variant.overrides {
+            command.arg("--set").arg(value);
+        }
+        command.arg("--set").arg(format!("train.seed={}", run.seed));
+        command.arg("--run-dir").arg(&run.dir);
+        for store in stores {
+            command.arg("--store").arg(store);
+        }
+        if plan.at_once > 1 {
+            command.env("OMP_NUM_THREADS", (cores / plan.at_once).max(1).to_string());
+        }
+        Ok(Job { name: run.name(), command, log: log_of(&run.dir) })
+    };
+    runs.iter().map(job).collect()
+}
+
+fn log_of(run_dir: &Path) -> PathBuf {
+    run_dir.join("output.log")
+}
