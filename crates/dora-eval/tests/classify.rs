@@ -8,10 +8,9 @@ use std::{
 };
 
 use dora_eval::{
+    classification::features::{View, Wanted, cls_features},
     encoder::{Arch, CheckpointKey, DeviceName, Encoder, EncoderArgs},
-    features::{View, Wanted, cls_features},
-    image_folder::ImageFolder,
-    images::read_rgb,
+    images::{folder::ImageFolder, read_rgb},
 };
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::Value;

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use dora_eval::masks::{Mask, davis_palette, read_mask, to_palette_png};
+use dora_eval::images::masks::{Mask, davis_palette, read_mask, to_palette_png};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;

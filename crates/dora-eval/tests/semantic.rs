@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dora_eval::masks::{Mask, davis_palette, read_mask, to_palette_png};
+use dora_eval::images::masks::{Mask, davis_palette, read_mask, to_palette_png};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;

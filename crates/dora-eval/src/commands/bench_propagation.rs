@@ -8,8 +8,10 @@ use dora_data::{
     rng::{Draw, stream},
 };
 use dora_eval::{
-    encoder::DeviceName,
-    rate::{matrix_flops_per_s, median, wait_for},
+    encoder::{
+        DeviceName,
+        rate::{matrix_flops_per_s, median, wait_for},
+    },
     video_segmentation::{
         follow::Protocol,
         propagation::{LabelledPatches, unit_features},

@@ -15,12 +15,10 @@ use dora_data::{
     say,
 };
 use dora_eval::{
-    cores::on_cores,
-    encoder::{Encoder, EncoderArgs},
+    encoder::{Encoder, EncoderArgs, cores::on_cores, rate::matrix_flops_per_s},
+    images::masks::{Mask, to_palette_png},
     interrupt::Interrupt,
-    masks::{Mask, to_palette_png},
     progress::Progress,
-    rate::matrix_flops_per_s,
     semantic::{
         batches::with_batches,
         checkpoint::{self, Identity},
