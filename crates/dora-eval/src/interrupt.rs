@@ -1,41 +1,44 @@
-//! Ctrl-C and SIGTERM end a long command where it can go on later; a second one ends it at once.
+//! Ctrl-C, SIGTERM and SIGUSR1 end a run after the step under way; a second Ctrl-C or SIGTERM ends it
+//! at once.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGUSR1},
     flag,
 };
 
-/// Listens for the signals that ask a command to end.
-#[derive(Clone, Debug)]
+/// Listens for the signals that ask a run to end.
+#[derive(Debug)]
 pub struct Interrupt {
-    signal: Arc<AtomicUsize>,
+    flags: [(i32, Arc<AtomicBool>); 3],
 }
 
 impl Interrupt {
     /// Starts to listen, for the rest of the process.
     pub fn listen() -> io::Result<Self> {
-        let signal = Arc::new(AtomicUsize::new(0));
-        let came_before = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds nothing raised, the second does and ends all.
-            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&came_before))?;
-            flag::register(number, Arc::clone(&came_before))?;
-            flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+        let any = Arc::new(AtomicBool::new(false));
+        let flags =
+            [SIGINT, SIGTERM, SIGUSR1].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
+        for (signal, flag) in &flags {
+            if *signal != SIGUSR1 {
+                // In this order: the first signal finds nothing raised, the second does and ends all.
+                flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&any))?;
+                flag::register(*signal, Arc::clone(&any))?;
+            }
+            flag::register(*signal, Arc::clone(flag))?;
         }
-        Ok(Self { signal })
+        Ok(Self { flags })
     }
 
     /// The signal that came, if any.
     pub fn caught(&self) -> Option<i32> {
-        let signal = self.signal.load(Ordering::Relaxed);
-        (signal != 0).then_some(signal as i32)
+        self.flags.iter().find(|(_, flag)| flag.load(Ordering::Relaxed)).map(|(signal, _)| *signal)
     }
 }
