@@ -1,5 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGUSR1 end a run after the step under way; a second Ctrl-C or SIGTERM ends it
-//! at once.
+//! Ctrl-C and SIGTERM end long work where it can go on later; a second one ends it at once.
 
 use std::{
     io,
@@ -10,28 +9,31 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGUSR1},
+    consts::{SIGINT, SIGTERM},
     flag,
 };
 
-/// Listens for the signals that ask a run to end.
-#[derive(Debug)]
+/// Listens for the signals that ask the process to end.
+#[derive(Clone, Debug)]
 pub struct Interrupt {
-    flags: [(i32, Arc<AtomicBool>); 3],
+    flags: Vec<(i32, Arc<AtomicBool>)>,
 }
 
 impl Interrupt {
-    /// Starts to listen, for the rest of the process.
-    pub fn listen() -> io::Result<Self> {
+    /// Starts to listen, for the rest of the process, to `others` too; those never end it at once.
+    pub fn listen(others: &[i32]) -> io::Result<Self> {
         let any = Arc::new(AtomicBool::new(false));
-        let flags =
-            [SIGINT, SIGTERM, SIGUSR1].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds nothing raised, the second does and ends all.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&any))?;
+            flag::register(signal, Arc::clone(&any))?;
+        }
+        let flags: Vec<_> = [SIGINT, SIGTERM]
+            .iter()
+            .chain(others)
+            .map(|signal| (*signal, Arc::new(AtomicBool::new(false))))
+            .collect();
         for (signal, flag) in &flags {
-            if *signal != SIGUSR1 {
-                // In this order: the first signal finds nothing raised, the second does and ends all.
-                flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&any))?;
-                flag::register(*signal, Arc::clone(&any))?;
-            }
             flag::register(*signal, Arc::clone(flag))?;
         }
         Ok(Self { flags })

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
     let recipe = Recipe::read(&args.recipe, &args.overrides)?;
     let encoder = Encoder::load(&args.encoder)?;
     let cache = args.cache.open()?;
-    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
     let dataset = Arc::new(Dataset::open(&args.data, &recipe.data)?);
     let identity = Identity {
         recipe: recipe.to_toml(),
