@@ -5,6 +5,7 @@
 
 mod compare;
 mod download;
+mod eval;
 mod launch;
 mod world;
 

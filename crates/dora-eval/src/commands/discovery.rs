@@ -231,6 +231,9 @@ fn report(
     }
     let speed = format!("{images_per_s:.2} images/s, {share:.2} of {:.3} TFLOP/s", rate / 1e12);
     table.push(("speed", speed));
+    if let Some(out) = &args.out {
+        table.push(("written to", out.display().to_string()));
+    }
     let mut figures = json!({
         "encoder": encoder.name,
         "data": data.name,

@@ -65,7 +65,7 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     }
     let mut program = start(checkout, &COMMAND, "discovery", args)?;
     if !args.has("data") {
-        program.arg("--data").arg(toy_walk(checkout)?);
+        program.arg("--data").arg(toy_walk(checkout)?.join("davis"));
     }
     process::run(&program)
 }

@@ -97,8 +97,8 @@ fn start(
     Ok(program)
 }
 
-/// The toy walk's takes with their masks, rendered the first time.
+/// The folder of the toy walk with its masks, rendered the first time.
 fn toy_walk(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     ingest::toy_walk(checkout)?;
-    Ok(checkout.path(ingest::TOY_WALK_DIR).join("davis"))
+    Ok(checkout.path(ingest::TOY_WALK_DIR))
 }

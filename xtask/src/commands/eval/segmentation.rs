@@ -224,7 +224,7 @@ fn run_semantic(checkout: &Checkout, task: &Subject, args: &Args) -> anyhow::Res
 
 /// What the program understands as it stands: all but the options that are resolved here.
 fn forwarded(task: &Subject) -> Vec<&'static str> {
-    let own = task.options.iter().copied();
+    let own = task.options.iter().copied().filter(|name| *name != "recipe");
     own.chain(encoder_option_names()).chain(["json"]).collect()
 }
 
