@@ -8,9 +8,8 @@ use dora_eval::{
         data::Object,
         lost::lost,
     },
-    grid::Grid,
-    masks::Mask,
-    pca::Pca,
+    images::{grid::Grid, masks::Mask},
+    visualize::pca::Pca,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};

@@ -1,6 +1,6 @@
 //! k-NN and the linear probe.
 
-use dora_eval::{
+use dora_eval::classification::{
     knn::{Neighbours, unit_features},
     linear::{Labelled, LinearSpec, train_and_score},
 };

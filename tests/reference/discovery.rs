@@ -4,7 +4,7 @@ use dora_eval::{
         attention::{MASS, attention_masks},
         lost::lost,
     },
-    grid::Grid,
+    images::grid::Grid,
 };
 use tch::Kind;
 

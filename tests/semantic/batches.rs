@@ -2,8 +2,7 @@ use std::collections::BTreeSet;
 
 use dora_data::rng::stream;
 use dora_eval::{
-    images::read_rgb,
-    masks::Mask,
+    images::{masks::Mask, read_rgb},
     semantic::{
         VOID,
         augment::{scaled_size, training_crop},

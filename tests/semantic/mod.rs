@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 
 use dora_eval::{
     encoder::{Arch, CheckpointKey, DeviceName, Encoder, EncoderArgs},
-    masks::{Mask, davis_palette, to_palette_png},
+    images::masks::{Mask, davis_palette, to_palette_png},
     semantic::{dataset::Dataset, recipe::Recipe},
 };
 use tempfile::TempDir;

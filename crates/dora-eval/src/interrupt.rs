@@ -1,10 +1,10 @@
-//! Ctrl-C and SIGTERM end a long command where it can go on later; a second one ends it at once.
+//! Ctrl-C and SIGTERM end long work where it can go on later; a second one ends it at once.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -13,29 +13,34 @@ use signal_hook::{
     flag,
 };
 
-/// Listens for the signals that ask a command to end.
+/// Listens for the signals that ask the process to end.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    signal: Arc<AtomicUsize>,
+    flags: Vec<(i32, Arc<AtomicBool>)>,
 }
 
 impl Interrupt {
-    /// Starts to listen, for the rest of the process.
-    pub fn listen() -> io::Result<Self> {
-        let signal = Arc::new(AtomicUsize::new(0));
-        let came_before = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM] {
+    /// Starts to listen, for the rest of the process, to `others` too; those never end it at once.
+    pub fn listen(others: &[i32]) -> io::Result<Self> {
+        let any = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
             // In this order: the first signal finds nothing raised, the second does and ends all.
-            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&came_before))?;
-            flag::register(number, Arc::clone(&came_before))?;
-            flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&any))?;
+            flag::register(signal, Arc::clone(&any))?;
         }
-        Ok(Self { signal })
+        let flags: Vec<_> = [SIGINT, SIGTERM]
+            .iter()
+            .chain(others)
+            .map(|signal| (*signal, Arc::new(AtomicBool::new(false))))
+            .collect();
+        for (signal, flag) in &flags {
+            flag::register(*signal, Arc::clone(flag))?;
+        }
+        Ok(Self { flags })
     }
 
     /// The signal that came, if any.
     pub fn caught(&self) -> Option<i32> {
-        let signal = self.signal.load(Ordering::Relaxed);
-        (signal != 0).then_some(signal as i32)
+        self.flags.iter().find(|(_, flag)| flag.load(Ordering::Relaxed)).map(|(signal, _)| *signal)
     }
 }

@@ -1,34 +1,32 @@
 //! Judging an encoder by the field's protocols, and looking at what it sees.
 //!
+//! | room | holds |
+//! |---|---|
+//! | [`encoder`] | the encoder to judge, how its work is spread over cores, what speed is measured against, export and import |
+//! | [`images`] | what is shown to it: images, folders of classes, label maps, frames of videos |
+//! | [`classification`] | nearest neighbours and a linear classifier on features, which are kept on disk |
+//! | [`discovery`] | objects found in images without labels, and how well they fit those of a data set |
+//! | [`video_segmentation`] | objects followed through videos by similar patches (DAVIS) |
+//! | [`semantic`] | heads that tell the class of each pixel: recipe, training, test |
+//! | [`visualize`] | what an encoder sees in frames |
+//! | [`pictures`] | drawing, sheets, moving pictures |
+//!
+//! [`progress`] and [`interrupt`] are for whoever waits.
+//!
 //! Shapes are spelt in names: `N` images or samples, `C` channels or classes, `H` and `W` rows and
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
 #![allow(non_snake_case)]
 
-pub mod cores;
+pub mod classification;
 pub mod discovery;
 pub mod encoder;
-pub mod feature_cache;
-pub mod features;
-pub mod footage;
-pub mod gif;
-pub mod grid;
-pub mod image_folder;
 pub mod images;
 pub mod interrupt;
-pub mod knn;
-pub mod linear;
-pub mod look;
-pub mod masks;
-pub mod movie;
-pub mod pca;
 pub mod pictures;
 pub mod progress;
-pub mod rate;
-pub mod release;
-pub mod scene;
 pub mod semantic;
-pub mod tracking;
 pub mod video_segmentation;
+pub mod visualize;
 
 use tch::{Device, Kind, Tensor};
 

@@ -16,12 +16,13 @@
 //! opens: neither its time nor its memory grows with the number of frames.
 //!
 //! [`record`] is the project's one way to write small versioned binary files, [`atomic`] its one
-//! way to replace files and folders.
+//! way to replace files and folders, and [`folder`] to replace one whose files carry checksums.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod atomic;
 mod error;
+pub mod folder;
 mod format;
 mod gaps;
 mod reader;

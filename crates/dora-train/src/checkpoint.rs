@@ -1,14 +1,14 @@
 //! Checkpoints: folders that appear whole or not at all, with a checksum of every file.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs,
     path::{Path, PathBuf},
 };
 
 use dora_model::{StateDict, StateError};
 use dora_store::{
-    FrameStore, IngestOptions, Source, atomic,
+    FrameStore, IngestOptions, Source,
+    folder::{self, FileSum, FolderError},
     record::{self, Flaw, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
@@ -57,13 +57,6 @@ pub struct StoreIdentity {
     pub frames: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FileSum {
-    name: String,
-    size_bytes: u64,
-    crc32: u32,
-}
-
 impl Record for State {
     const NAME: &'static str = "checkpoint state";
     const MAGIC: [u8; 8] = *b"DORACKPT";
@@ -102,30 +95,15 @@ impl StoreIdentity {
 /// Why a checkpoint cannot be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The system refused.
-    #[error("cannot {doing} {}", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    /// The system refused, or a file has lost its tail or changed.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The state record is damaged or cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The tensors cannot be read or written, or do not fit the model.
     #[error(transparent)]
     Tensors(#[from] StateError),
-    /// A file has lost its tail or changed.
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What differs from what was written.
-        what: String,
-    },
 }
 
 /// The checkpoints of a run.
@@ -149,7 +127,7 @@ impl Checkpoints {
     /// The checkpoints in `run_dir`; makes their folder and removes what a killed save left there.
     pub fn open(run_dir: &Path) -> Result<Self, CheckpointError> {
         let folder = run_dir.join("checkpoints");
-        let failed = |source| CheckpointError::Io { doing: "make", path: folder.clone(), source };
+        let failed = |source| FolderError::Io { doing: "make", path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
         for entry in fs::read_dir(&folder).map_err(failed)?.flatten() {
             let name = entry.file_name();
@@ -166,20 +144,7 @@ impl Checkpoints {
     /// the last two nor kept for good. Returns the new folder.
     pub fn save(&self, engine: &Engine, mut state: State) -> Result<PathBuf, CheckpointError> {
         let folder = self.folder_of(state.step);
-        let io_failed =
-            |source| CheckpointError::Io { doing: "save", path: folder.clone(), source };
-        let temporary = atomic::temporary_name(&folder).map_err(io_failed)?;
-        let written = self.write(engine, &mut state, &temporary).and_then(|()| {
-            if folder.exists() {
-                fs::remove_dir_all(&folder).map_err(io_failed)?;
-            }
-            atomic::publish_folder(&temporary, &folder).map_err(io_failed)
-        });
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_dir_all(&temporary);
-        }
-        written?;
+        folder::replace(&folder, |temporary| self.write(engine, &mut state, temporary))?;
         self.prune();
         Ok(folder)
     }
@@ -221,11 +186,6 @@ impl Checkpoints {
         state: &mut State,
         folder: &Path,
     ) -> Result<(), CheckpointError> {
-        fs::create_dir(folder).map_err(|source| CheckpointError::Io {
-            doing: "make",
-            path: folder.into(),
-            source,
-        })?;
         let training = engine.training_state();
         let dicts = [
             (STUDENT, engine.student().state()),
@@ -236,7 +196,7 @@ impl Checkpoints {
         for (name, dict) in dicts {
             let path = folder.join(name);
             dict.write(&path)?;
-            state.files.push(sum(&path)?);
+            state.files.push(FileSum::of(&path)?);
         }
         Ok(record::write_file(&folder.join(STATE), state)?)
     }
@@ -361,42 +321,7 @@ impl Found {
 fn verify(folder: &Path) -> Result<State, CheckpointError> {
     let state: State = record::read_file(&folder.join(STATE))?;
     for name in [STUDENT, TEACHER, TRAINING] {
-        let path = folder.join(name);
-        let damaged =
-            |what: &str| CheckpointError::Damaged { path: path.clone(), what: what.into() };
-        let expected = state
-            .files
-            .iter()
-            .find(|file| file.name == name)
-            .ok_or_else(|| damaged("its checksum is missing"))?;
-        let found_bytes = fs::metadata(&path)
-            .map_err(|source| CheckpointError::Io { doing: "read", path: path.clone(), source })?
-            .len();
-        if found_bytes != expected.size_bytes {
-            let text = format!("{found_bytes} of {} bytes are there", expected.size_bytes);
-            return Err(damaged(&text));
-        }
-        if sum(&path)?.crc32 != expected.crc32 {
-            return Err(damaged("its checksum does not match"));
-        }
+        folder::verify(folder, name, &state.files)?;
     }
     Ok(state)
-}
-
-fn sum(path: &Path) -> Result<FileSum, CheckpointError> {
-    let failed = |source| CheckpointError::Io { doing: "read", path: path.into(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size_bytes = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-        size_bytes += read as u64;
-    }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    Ok(FileSum { name: name.unwrap_or_default(), size_bytes, crc32: hasher.finalize() })
 }

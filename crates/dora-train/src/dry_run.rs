@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::Context;
+use dora_eval::encoder::rate::peak_memory_bytes;
 use dora_model::Network;
 use tch::Device;
 
 use crate::{
-    memory::{MemoryEstimate, peak_resident_bytes},
+    memory::MemoryEstimate,
     monitor,
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
@@ -44,7 +45,7 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     let mut lines = vec![format!(
         "one step    loss {loss:.4}, {step_s:.2} s, the first and slowest, on synthetic frames"
     )];
-    if let (Device::Cpu, Some(peak)) = (placement.device, peak_resident_bytes()) {
+    if let (Device::Cpu, Some(peak)) = (placement.device, peak_memory_bytes()) {
         lines.push(format!("memory      {} at the most, measured", gibibytes(peak)));
     }
     show(&lines)

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, time::Instant};
 
-use dora_eval::rate::wait_for;
+use dora_eval::encoder::rate::wait_for;
 use tch::Device;
 
 /// A stopwatch that a step presses after each part.

@@ -7,7 +7,6 @@ pub mod checkpoint;
 pub mod dry_run;
 pub mod engine;
 pub mod guard;
-pub mod interrupt;
 mod laps;
 pub mod memory;
 pub mod metrics;

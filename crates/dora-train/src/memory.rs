@@ -1,6 +1,4 @@
-//! How much memory a step takes: an estimate from the sizes, and what the process really took.
-
-use std::fs;
+//! How much memory a step takes, estimated from the sizes.
 
 use dora_model::{NetworkConfig, StateDict};
 
@@ -60,13 +58,4 @@ impl MemoryEstimate {
     pub fn total(&self) -> i64 {
         self.parameters + self.activations + self.logits + self.views
     }
-}
-
-/// The most memory that this process has held so far, in bytes; `None` where the system does not
-/// tell.
-pub fn peak_resident_bytes() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

@@ -1,8 +1,8 @@
 //! AdamW over a network's parameters, with state that can be saved.
 
 use dora_model::{StateDict, StateError};
-use tch::{Kind, Tensor};
-use torch_ext::{AdamWLists, TorchError, fused_adamw};
+use tch::Tensor;
+use torch_ext::{AdamWLists, AdamWSlot, TorchError, fused_adamw};
 
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPS: f64 = 1e-8;
@@ -11,32 +11,13 @@ const EPS: f64 = 1e-8;
 /// 1e-8, no decay for biases and one-dimensional tensors.
 #[derive(Debug)]
 pub struct AdamW {
-    slots: Vec<Slot>,
-}
-
-/// A parameter and its state.
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    param: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
+    slots: Vec<AdamWSlot>,
 }
 
 impl AdamW {
     /// An optimiser with empty state over parameters, whose storage it shares.
     pub fn new(params: &StateDict) -> Self {
-        let slots = params.iter().map(|(name, param)| {
-            let zeros = || param.detach().zeros_like();
-            Slot {
-                name: name.to_owned(),
-                param: param.shallow_clone(),
-                exp_avg: zeros(),
-                exp_avg_sq: zeros(),
-                step: Tensor::zeros([], (Kind::Float, param.device())),
-            }
-        });
+        let slots = params.iter().map(|(name, param)| AdamWSlot::new(name.to_owned(), param));
         Self { slots: slots.collect() }
     }
 
@@ -55,11 +36,7 @@ impl AdamW {
                 continue;
             }
             let lists = if is_decayed(slot) { &mut decayed } else { &mut undecayed };
-            lists.params.push(&slot.param);
-            lists.grads.push(grad);
-            lists.exp_avgs.push(&slot.exp_avg);
-            lists.exp_avg_sqs.push(&slot.exp_avg_sq);
-            lists.steps.push(&slot.step);
+            lists.push(slot, grad);
         }
         let group = |weight_decay| torch_ext::AdamW { lr, betas: BETAS, weight_decay, eps: EPS };
         fused_adamw(&decayed, group(weight_decay))?;
@@ -69,10 +46,8 @@ impl AdamW {
     /// The state as named tensors that share its storage.
     pub fn state(&self) -> StateDict {
         let mut state = StateDict::default();
-        for Slot { name, exp_avg, exp_avg_sq, step, .. } in &self.slots {
-            state.insert(format!("exp_avg.{name}"), exp_avg.shallow_clone());
-            state.insert(format!("exp_avg_sq.{name}"), exp_avg_sq.shallow_clone());
-            state.insert(format!("step.{name}"), step.shallow_clone());
+        for (name, tensor) in self.slots.iter().flat_map(AdamWSlot::state) {
+            state.insert(name, tensor);
         }
         state
     }
@@ -83,6 +58,6 @@ impl AdamW {
     }
 }
 
-fn is_decayed(slot: &Slot) -> bool {
+fn is_decayed(slot: &AdamWSlot) -> bool {
     slot.param.dim() > 1 && !slot.name.ends_with(".bias")
 }

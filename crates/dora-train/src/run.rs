@@ -14,8 +14,10 @@ use dora_data::{
     sampler::Sampler,
     say,
 };
+use dora_eval::interrupt::Interrupt;
 use dora_model::{Network, StateDict};
 use dora_store::FrameStore;
+use signal_hook::consts::SIGUSR1;
 use tch::{Device, Kind};
 use torch_ext::keep_freed_memory;
 
@@ -23,7 +25,6 @@ use crate::{
     checkpoint::{State, StoreIdentity},
     engine::{Engine, Scheduled, StepError, StepOutput},
     guard::memory_error,
-    interrupt::Interrupt,
     metrics::{StepMetrics, Timing},
     monitor,
     plan::{Placement, StepImages, draws, method, network_config},
@@ -57,7 +58,8 @@ pub fn train(
     run_dir: &Path,
     world: &World,
 ) -> anyhow::Result<Ended> {
-    let interrupt = world.all_ok(Interrupt::listen().context("cannot listen for signals"))?;
+    let interrupt =
+        world.all_ok(Interrupt::listen(&[SIGUSR1]).context("cannot listen for signals"))?;
     let protocols = world.on_first(|| monitor::protocols(recipe))?;
     let Prepared { sampler, loader_spec, pace, schedule, start } =
         world.all_ok(prepare(recipe, placement, stores, world))?;

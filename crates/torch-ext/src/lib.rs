@@ -14,7 +14,9 @@ mod lists;
 pub use autocast::{Autocast, AutocastDtype};
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
-pub use lists::{AdamW, AdamWLists, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each};
+pub use lists::{
+    AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
+};
 
 /// An exception that libtorch threw, with the text that it gave.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Operations over lists of tensors, as the optimisers of PyTorch use them: one call for a whole
 //! model, without a synchronisation with the device.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{
     TorchError,
@@ -34,6 +34,50 @@ pub struct AdamWLists<'a> {
     pub exp_avg_sqs: Vec<&'a Tensor>,
     /// Step counters: float32 scalars on the parameters' device.
     pub steps: Vec<&'a Tensor>,
+}
+
+/// A named parameter and its state in AdamW.
+#[derive(Debug)]
+pub struct AdamWSlot {
+    /// What the parameter is called.
+    pub name: String,
+    /// The parameter.
+    pub param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+}
+
+impl AdamWSlot {
+    /// Of a parameter that has not been updated yet; its storage is shared.
+    pub fn new(name: String, param: &Tensor) -> Self {
+        let zeros = || param.detach().zeros_like();
+        Self {
+            name,
+            param: param.shallow_clone(),
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
+            step: Tensor::zeros([], (Kind::Float, param.device())),
+        }
+    }
+
+    /// The state under names of its own, which shares its storage.
+    pub fn state(&self) -> [(String, Tensor); 3] {
+        let Self { name, exp_avg, exp_avg_sq, step, .. } = self;
+        [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("step", step)]
+            .map(|(what, tensor)| (format!("{what}.{name}"), tensor.shallow_clone()))
+    }
+}
+
+impl<'a> AdamWLists<'a> {
+    /// Adds a parameter with its gradient.
+    pub fn push(&mut self, slot: &'a AdamWSlot, grad: &'a Tensor) {
+        self.params.push(&slot.param);
+        self.grads.push(grad);
+        self.exp_avgs.push(&slot.exp_avg);
+        self.exp_avg_sqs.push(&slot.exp_avg_sq);
+        self.steps.push(&slot.step);
+    }
 }
 
 /// One step of `torch.optim.AdamW(fused=True)`; counts every tensor's step up by one first.

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::{ingest, train};
+use super::{ingest, subject::Subject, train};
 use crate::{
-    args::{Args, CommandSpec, Value, nearest, option},
+    args::{Args, CommandSpec, Value, option},
     checkout::Checkout,
     process::{self, fixable, say},
 };
@@ -92,14 +92,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
     run,
 };
 
-/// What can be measured.
-struct Subject {
-    name: &'static str,
-    /// Its options, beside `--json`.
-    options: &'static [&'static str],
-    run: fn(&Checkout, &Subject, &Args) -> anyhow::Result<()>,
-}
-
+/// What can be measured. All have `--json`.
 const SUBJECTS: &[Subject] = &[
     Subject {
         name: "step",
@@ -124,7 +117,7 @@ const WORK_DIR: &str = "data/bench";
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let words: Vec<_> = args.operands.iter().map(|word| word.to_string_lossy()).collect();
     let subject = subject(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
-    subject.check_options(args)?;
+    check_options(subject, args)?;
     (subject.run)(checkout, subject, args)
 }
 
@@ -137,7 +130,7 @@ fn bench_step(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Re
     if let Some(recipe) = recipe {
         bench.arg("--recipe").arg(recipe);
     }
-    process::run(bench.args(args.forward(&subject.forwarded("recipe"))))
+    process::run(bench.args(args.forward(&forwarded(subject, "recipe"))))
 }
 
 fn bench_loader(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
@@ -152,7 +145,7 @@ fn bench_loader(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::
     };
     let mut bench = checkout.program("dora-data")?;
     bench.args(["bench", subject.name]).arg("--store").arg(store);
-    process::run(bench.args(args.forward(&subject.forwarded("store"))))
+    process::run(bench.args(args.forward(&forwarded(subject, "store"))))
 }
 
 fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
@@ -171,7 +164,7 @@ fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::
     };
     let mut bench = checkout.program("dora-ingest")?;
     bench.arg("bench").arg("--work").arg(checkout.path(WORK_DIR)).arg("--video").arg(video);
-    process::run(bench.args(args.forward(&subject.forwarded("video"))))
+    process::run(bench.args(args.forward(&forwarded(subject, "video"))))
 }
 
 fn bench_propagation(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
@@ -192,44 +185,35 @@ fn walk_store(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(store.trim_end()))
 }
 
-impl Subject {
-    /// What the program understands as it stands: all but the option that is resolved here.
-    fn forwarded(&self, resolved: &str) -> Vec<&'static str> {
-        let others = self.options.iter().copied().filter(|name| *name != resolved);
-        others.chain(["json"]).collect()
-    }
+/// What a program understands as it stands: all but the option that is resolved here.
+fn forwarded(subject: &Subject, resolved: &str) -> Vec<&'static str> {
+    let others = subject.options.iter().copied().filter(|name| *name != resolved);
+    others.chain(["json"]).collect()
+}
 
-    /// Refuses what belongs to another subject.
-    fn check_options(&self, args: &Args) -> anyhow::Result<()> {
-        let others = SUBJECTS.iter().filter(|other| other.name != self.name);
-        let foreign = others
-            .flat_map(|other| other.options.iter().map(move |option| (other.name, *option)))
-            .find(|(_, option)| args.has(option) && !self.options.contains(option));
-        match foreign {
-            None => Ok(()),
-            Some((other, option)) => Err(fixable(format!(
-                "`--{option}` is an option of `cargo xtask bench {other}`, not of `bench {}`; \
-                 leave it out",
-                self.name
-            ))),
-        }
+/// Refuses what belongs to another subject.
+fn check_options(subject: &Subject, args: &Args) -> anyhow::Result<()> {
+    match subject.foreign_option(SUBJECTS, args) {
+        None => Ok(()),
+        Some((other, option)) => Err(fixable(format!(
+            "`--{option}` is an option of `cargo xtask bench {other}`, not of `bench {}`; \
+             leave it out",
+            subject.name
+        ))),
     }
 }
 
 /// The one thing to measure.
 fn subject(words: &[&str]) -> anyhow::Result<&'static Subject> {
-    let names = || SUBJECTS.iter().map(|subject| subject.name);
-    let known = names().collect::<Vec<_>>().join(", ");
+    let known = SUBJECTS.iter().map(|subject| subject.name).collect::<Vec<_>>().join(", ");
     let &[word] = words else {
         let given = words.len();
         return Err(fixable(format!(
             "`cargo xtask bench` measures one thing at a time, and {given} were given: name one of {known}"
         )));
     };
-    SUBJECTS.iter().find(|subject| subject.name == word).ok_or_else(|| {
-        let hint = nearest(word, names())
-            .map(|name| format!("did you mean `{name}`?"))
-            .unwrap_or_else(|| format!("name one of {known}"));
+    Subject::find(SUBJECTS, word).map_err(|hint| {
+        let hint = hint.unwrap_or_else(|| format!("name one of {known}"));
         fixable(format!("`cargo xtask bench` cannot measure `{word}`; {hint}"))
     })
 }
@@ -256,8 +240,8 @@ mod tests {
     #[test]
     fn an_option_of_another_subject_is_refused() {
         let args = Args::with(vec![("arch", "vit_tiny".into()), ("json", "a.json".into())]);
-        assert!(subject(&["step"]).unwrap().check_options(&args).is_ok());
-        let message = subject(&["loader"]).unwrap().check_options(&args).unwrap_err().to_string();
+        assert!(check_options(subject(&["step"]).unwrap(), &args).is_ok());
+        let message = check_options(subject(&["loader"]).unwrap(), &args).unwrap_err().to_string();
         assert!(
             message.starts_with("`--arch` is an option of `cargo xtask bench step`"),
             "{message}"

@@ -9,6 +9,7 @@ mod eval;
 mod ingest;
 mod inspect;
 mod release;
+mod subject;
 mod test;
 mod train;
 
@@ -28,8 +29,8 @@ pub(crate) const ALL: &[CommandSpec] = &[
     ingest::TOY_WALK,
     inspect::COMMAND,
     analyze::COMMAND,
-    eval::knn::COMMAND,
-    eval::linear::COMMAND,
+    eval::classification::KNN,
+    eval::classification::LINEAR,
     eval::segmentation::COMMAND,
     compare::COMMAND,
     eval::discovery::COMMAND,

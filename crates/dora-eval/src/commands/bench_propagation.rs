@@ -1,6 +1,6 @@
 //! `bench-propagation`: label propagation beside its dense form, on made-up features.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 use dora_data::{
@@ -8,8 +8,10 @@ use dora_data::{
     rng::{Draw, stream},
 };
 use dora_eval::{
-    encoder::DeviceName,
-    rate::{matrix_flops_per_s, median, wait_for},
+    encoder::{
+        DeviceName,
+        rate::{matrix_flops_per_s, median, peak_memory_bytes, wait_for},
+    },
     video_segmentation::{
         follow::Protocol,
         propagation::{LabelledPatches, unit_features},
@@ -137,11 +139,4 @@ fn numbers(name: &str, ids: &[u64], [rows, columns]: [i64; 2]) -> Tensor {
     let mut draws = stream(0, name, ids);
     let numbers: Vec<f32> = (0..rows * columns).map(|_| draws.uniform(-1.0, 1.0) as f32).collect();
     Tensor::from_slice(&numbers).reshape([rows, columns])
-}
-
-/// The most memory that this process ever had; nothing where the system does not tell.
-fn peak_memory_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -14,12 +14,10 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use dora_data::output::{check_writable, tell};
 use dora_eval::{
-    encoder::{Encoder, EncoderArgs},
-    gif::Gif,
-    masks::{Mask, davis_palette, to_palette_png},
-    pictures::mask_overlay,
+    encoder::{Encoder, EncoderArgs, rate::matrix_flops_per_s},
+    images::masks::{Mask, davis_palette, to_palette_png},
+    pictures::{gif::Gif, mask_overlay},
     progress::Progress,
-    rate::matrix_flops_per_s,
     video_segmentation::{
         dataset::{Dataset, DatasetArgs, Sequence},
         follow::{FollowTime, FollowedFrame, Protocol},

@@ -16,13 +16,14 @@ use dora_eval::{
         data::{DataArgs, DataSet, Example},
         lost::{Found, K_PATCHES, lost},
     },
-    encoder::{Encoder, EncoderArgs},
-    images::{MOST_PX, read_rgb, resize},
-    look::look_at_each,
-    masks::{Mask, read_mask},
+    encoder::{Encoder, EncoderArgs, look::look_at_each, rate::matrix_flops_per_s},
+    images::{
+        MOST_PX,
+        masks::{Mask, read_mask},
+        read_rgb, resize,
+    },
     pictures::discovery_picture,
     progress::Progress,
-    rate::matrix_flops_per_s,
 };
 use dora_model::Vit;
 use dora_store::atomic;

@@ -6,12 +6,13 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use dora_data::say;
 use dora_eval::{
-    encoder::Encoder,
-    feature_cache::{CacheError, FeatureCache},
-    features::{Wanted, cls_features},
-    image_folder::ImageFolder,
+    classification::{
+        feature_cache::{CacheError, FeatureCache},
+        features::{Wanted, cls_features},
+    },
+    encoder::{Encoder, rate::matrix_flops_per_s},
+    images::folder::ImageFolder,
     progress::Progress,
-    rate::matrix_flops_per_s,
 };
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};

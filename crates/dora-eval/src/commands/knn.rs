@@ -9,10 +9,12 @@ use dora_data::{
     say,
 };
 use dora_eval::{
+    classification::{
+        features::{View, Wanted},
+        knn::{Neighbours, TEMPERATURE, top1_top5, unit_features},
+    },
     encoder::{Encoder, EncoderArgs},
-    features::{View, Wanted},
-    image_folder::ImageFolder,
-    knn::{Neighbours, TEMPERATURE, top1_top5, unit_features},
+    images::folder::ImageFolder,
 };
 use serde_json::json;
 

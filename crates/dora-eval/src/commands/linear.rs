@@ -11,11 +11,13 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use dora_data::output::{check_writable, tell};
 use dora_eval::{
+    classification::{
+        features::{View, Wanted},
+        knn::top1_top5,
+        linear::{Labelled, LinearSpec, flat_features, train_and_score},
+    },
     encoder::{Encoder, EncoderArgs},
-    features::{View, Wanted},
-    image_folder::ImageFolder,
-    knn::top1_top5,
-    linear::{Labelled, LinearSpec, flat_features, train_and_score},
+    images::folder::ImageFolder,
     progress::Progress,
 };
 use serde_json::{Value, json};

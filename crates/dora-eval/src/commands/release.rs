@@ -5,10 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dora_data::output::tell;
-use dora_eval::{
-    encoder::{CheckpointKey, EncoderFile},
-    release,
-};
+use dora_eval::encoder::{CheckpointKey, EncoderFile, release};
 use dora_model::VitConfig;
 
 #[derive(Args)]

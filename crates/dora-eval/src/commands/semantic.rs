@@ -15,12 +15,10 @@ use dora_data::{
     say,
 };
 use dora_eval::{
-    cores::on_cores,
-    encoder::{Encoder, EncoderArgs},
+    encoder::{Encoder, EncoderArgs, cores::on_cores, rate::matrix_flops_per_s},
+    images::masks::{Mask, to_palette_png},
     interrupt::Interrupt,
-    masks::{Mask, to_palette_png},
     progress::Progress,
-    rate::matrix_flops_per_s,
     semantic::{
         batches::with_batches,
         checkpoint::{self, Identity},
@@ -86,7 +84,7 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
     let recipe = Recipe::read(&args.recipe, &args.overrides)?;
     let encoder = Encoder::load(&args.encoder)?;
     let cache = args.cache.open()?;
-    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
     let dataset = Arc::new(Dataset::open(&args.data, &recipe.data)?);
     let identity = Identity {
         recipe: recipe.to_toml(),

@@ -14,13 +14,17 @@ use dora_data::{
 };
 use dora_eval::{
     encoder::{Encoder, EncoderArgs},
-    footage::Footage,
-    grid::Grid,
-    movie::{Movie, MovieKind},
-    pictures::{Row, beside, lay_out, object_colour, shrink},
+    images::{footage::Footage, grid::Grid},
+    pictures::{
+        Row, beside, lay_out,
+        movie::{Movie, MovieKind},
+        object_colour, shrink,
+    },
     progress::Progress,
-    scene::{Painted, Scale, paint},
-    tracking::Follower,
+    visualize::{
+        scene::{Painted, Scale, paint},
+        tracking::Follower,
+    },
 };
 use dora_model::TrackerLayer;
 use image::{Rgb, RgbImage};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use super::{BACKGROUND, VOID};
-use crate::{grid::Grid, masks::Mask};
+use crate::images::{grid::Grid, masks::Mask};
 
 /// Share of a head's attention that its mask holds, as published.
 pub const MASS: f64 = 0.6;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::masks::Mask;
+use crate::images::masks::Mask;
 
 /// The label of no object.
 pub const BACKGROUND: u8 = 0;

@@ -11,7 +11,7 @@ use super::{
     boxes_of,
     data::{DataError, DataSet, Example, Object, read_list, stems, wrong},
 };
-use crate::masks::read_mask;
+use crate::images::masks::read_mask;
 
 /// Reads every `every`th frame of the sequences that `ImageSets/YEAR/SET.txt` lists, in the latest year
 /// that has the list.

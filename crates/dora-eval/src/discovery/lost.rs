@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use super::PxBox;
-use crate::grid::Grid;
+use crate::images::grid::Grid;
 
 /// Patches of lowest degree that the seed may take along, as published.
 pub const K_PATCHES: usize = 100;

@@ -17,7 +17,7 @@ use dora_core::tracker::{cls_attention, patches_of_all_heads};
 use dora_model::{TrackerLayer, Vit};
 use tch::{Device, Kind, Tensor};
 
-use crate::{grid::Grid, images::normalise};
+use crate::images::{grid::Grid, normalise};
 
 /// What the last block knows of one image.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     discovery::{PxBox, lost::Found},
-    grid::Grid,
+    images::grid::Grid,
 };
 
 const TRUTH: Rgb<u8> = Rgb([255, 255, 255]);

@@ -2,6 +2,8 @@
 
 mod colour;
 mod found;
+pub mod gif;
+pub mod movie;
 mod overlay;
 mod sheet;
 mod tracks;

@@ -10,7 +10,10 @@ use super::{
     colour::{BACKGROUND, blend, grey, heat, mean_colour, object_colour},
     to_image,
 };
-use crate::{discovery::PxBox, grid::Grid, masks::Mask};
+use crate::{
+    discovery::PxBox,
+    images::{grid::Grid, masks::Mask},
+};
 
 /// How much of an object's colour covers it, and its edge.
 const TINT: f32 = 0.45;

@@ -8,7 +8,7 @@ use super::{
     overlay::{objects_over, one_object},
     to_images,
 };
-use crate::grid::Grid;
+use crate::images::grid::Grid;
 
 const SMALLEST_CELL_PX: i64 = 256;
 

@@ -14,7 +14,7 @@ use super::{
     VOID,
     recipe::{AugmentSection, DataSection},
 };
-use crate::{images::normalise, masks::Mask};
+use crate::images::{masks::Mask, normalise};
 
 /// Crops that are drawn before one with too much of one class is taken as it is.
 const CROP_TRIES: usize = 10;

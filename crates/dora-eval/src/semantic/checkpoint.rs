@@ -1,14 +1,13 @@
 //! Where a training stands: a folder that appears whole or not at all, with a checksum of every file.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs,
     path::{Path, PathBuf},
 };
 
 use dora_model::{StateDict, StateError};
 use dora_store::{
-    atomic,
+    folder::{self, FileSum, FolderError},
     record::{self, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
@@ -45,13 +44,6 @@ pub struct Identity {
     pub data_digest: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FileSum {
-    name: String,
-    size_bytes: u64,
-    crc32: u32,
-}
-
 impl Record for State {
     const NAME: &'static str = "checkpoint of a segmentation head";
     const MAGIC: [u8; 8] = *b"DORASEGM";
@@ -62,15 +54,8 @@ impl Record for State {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The system refused.
-    #[error("cannot {doing} {}", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Folder(FolderError),
     /// The record is damaged or cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -88,6 +73,15 @@ pub enum CheckpointError {
     },
 }
 
+impl From<FolderError> for CheckpointError {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Damaged { path, .. } => Self::Damaged { path },
+            error => Self::Folder(error),
+        }
+    }
+}
+
 /// Saves the trainer in `folder`, and removes the checkpoint before. Returns the new one.
 pub fn save(
     folder: &Path,
@@ -95,20 +89,8 @@ pub fn save(
     identity: &Identity,
 ) -> Result<PathBuf, CheckpointError> {
     let to = folder.join(format!("checkpoint-{}", trainer.iteration));
-    let failed = |source| CheckpointError::Io { doing: "save", path: to.clone(), source };
-    let temporary = atomic::temporary_name(&to).map_err(failed)?;
     let before = list(folder);
-    let written = write(trainer, identity, &temporary).and_then(|()| {
-        if to.exists() {
-            fs::remove_dir_all(&to).map_err(failed)?;
-        }
-        atomic::publish_folder(&temporary, &to).map_err(failed)
-    });
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_dir_all(&temporary);
-    }
-    written?;
+    folder::replace(&to, |temporary| write(trainer, identity, temporary))?;
     for (_, old) in before.into_iter().filter(|(_, old)| *old != to) {
         // What cannot be removed only takes space.
         let _ = fs::remove_dir_all(old);
@@ -130,11 +112,7 @@ pub fn newest(folder: &Path) -> Result<Option<(PathBuf, State)>, CheckpointError
 pub fn load(folder: &Path, state: &State, trainer: &mut Trainer) -> Result<(), CheckpointError> {
     let names = trainer.state().map(|(name, _)| file_name(name));
     for name in &names {
-        let path = folder.join(name);
-        let expected = state.files.iter().find(|file| file.name == *name);
-        if expected != Some(&sum(&path)?) {
-            return Err(CheckpointError::Damaged { path });
-        }
+        folder::verify(folder, name, &state.files)?;
     }
     let [head, backbone, optimizer] = names.map(|name| StateDict::read(&folder.join(name)));
     Ok(trainer.load(state.iteration, [head?, backbone?, optimizer?])?)
@@ -167,16 +145,11 @@ impl Identity {
 }
 
 fn write(trainer: &Trainer, identity: &Identity, folder: &Path) -> Result<(), CheckpointError> {
-    fs::create_dir(folder).map_err(|source| CheckpointError::Io {
-        doing: "make",
-        path: folder.into(),
-        source,
-    })?;
     let mut files = Vec::new();
     for (name, dict) in trainer.state() {
         let path = folder.join(file_name(name));
         dict.write(&path)?;
-        files.push(sum(&path)?);
+        files.push(FileSum::of(&path)?);
     }
     let state = State { iteration: trainer.iteration, identity: identity.clone(), files };
     Ok(record::write_file(&folder.join(STATE), &state)?)
@@ -198,22 +171,4 @@ fn list(folder: &Path) -> Vec<(u64, PathBuf)> {
         .collect();
     found.sort();
     found
-}
-
-fn sum(path: &Path) -> Result<FileSum, CheckpointError> {
-    let failed = |source| CheckpointError::Io { doing: "read", path: path.into(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size_bytes = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-        size_bytes += read as u64;
-    }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    Ok(FileSum { name: name.unwrap_or_default(), size_bytes, crc32: hasher.finalize() })
 }

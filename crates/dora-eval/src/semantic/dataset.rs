@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{
     hex,
-    images::{ImageError, read_rgb},
-    masks::{Mask, read_mask},
+    images::{
+        ImageError,
+        masks::{Mask, read_mask},
+        read_rgb,
+    },
     progress::Progress,
 };
 

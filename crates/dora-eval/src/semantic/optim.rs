@@ -1,8 +1,8 @@
 //! AdamW over a head and, where it learns, its encoder: learning rates fall from block to block.
 
 use dora_model::{StateDict, StateError};
-use tch::{Kind, Tensor};
-use torch_ext::{AdamWLists, TorchError, clear_grads, fused_adamw};
+use tch::Tensor;
+use torch_ext::{AdamWLists, AdamWSlot, TorchError, clear_grads, fused_adamw};
 
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPS: f64 = 1e-8;
@@ -18,16 +18,7 @@ pub struct Optimiser {
 struct Group {
     lr_scale: f64,
     is_decayed: bool,
-    slots: Vec<Slot>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    param: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
+    slots: Vec<AdamWSlot>,
 }
 
 impl Optimiser {
@@ -46,14 +37,7 @@ impl Optimiser {
         for (name, param, lr_scale) in of_head.chain(of_encoder) {
             let is_token = name.ends_with("pos_embed") || name.ends_with("cls_token");
             let is_decayed = param.dim() > 1 && !is_token;
-            let zeros = || param.detach().zeros_like();
-            let slot = Slot {
-                name,
-                param: param.shallow_clone(),
-                exp_avg: zeros(),
-                exp_avg_sq: zeros(),
-                step: Tensor::zeros([], (Kind::Float, param.device())),
-            };
+            let slot = AdamWSlot::new(name, param);
             let same =
                 |group: &&mut Group| group.lr_scale == lr_scale && group.is_decayed == is_decayed;
             match groups.iter_mut().find(same) {
@@ -67,18 +51,14 @@ impl Optimiser {
     /// Updates every parameter that has a gradient, and drops the gradients.
     pub fn step(&mut self, lr: f64, weight_decay: f64) -> Result<(), TorchError> {
         for Group { lr_scale, is_decayed, slots } in &self.groups {
-            let with_grads: Vec<(&Slot, Tensor)> = slots
+            let with_grads: Vec<(&AdamWSlot, Tensor)> = slots
                 .iter()
                 .map(|slot| (slot, slot.param.grad()))
                 .filter(|(_, grad)| grad.defined())
                 .collect();
             let mut lists = AdamWLists::default();
             for (slot, grad) in &with_grads {
-                lists.params.push(&slot.param);
-                lists.grads.push(grad);
-                lists.exp_avgs.push(&slot.exp_avg);
-                lists.exp_avg_sqs.push(&slot.exp_avg_sq);
-                lists.steps.push(&slot.step);
+                lists.push(slot, grad);
             }
             let weight_decay = if *is_decayed { weight_decay } else { 0.0 };
             let group =
@@ -92,10 +72,8 @@ impl Optimiser {
     /// The state as named tensors that share its storage.
     pub fn state(&self) -> StateDict {
         let mut state = StateDict::default();
-        for Slot { name, exp_avg, exp_avg_sq, step, .. } in self.slots() {
-            state.insert(format!("exp_avg.{name}"), exp_avg.shallow_clone());
-            state.insert(format!("exp_avg_sq.{name}"), exp_avg_sq.shallow_clone());
-            state.insert(format!("step.{name}"), step.shallow_clone());
+        for (name, tensor) in self.slots().flat_map(AdamWSlot::state) {
+            state.insert(name, tensor);
         }
         state
     }
@@ -105,7 +83,7 @@ impl Optimiser {
         self.state().assign(saved)
     }
 
-    fn slots(&self) -> impl Iterator<Item = &Slot> {
+    fn slots(&self) -> impl Iterator<Item = &AdamWSlot> {
         self.groups.iter().flat_map(|group| &group.slots)
     }
 }

@@ -21,7 +21,12 @@ use super::{
     features::{block_maps, cells},
     recipe::Recipe,
 };
-use crate::{cores::on_cores, encoder::Encoder, hex, images::normalise, progress::Progress};
+use crate::{
+    encoder::{Encoder, cores::on_cores},
+    hex,
+    images::normalise,
+    progress::Progress,
+};
 
 /// Rises when the same images give other features, or a file is laid out otherwise.
 const VERSION: u32 = 1;

@@ -7,9 +7,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::{
-    images::{ImageError, read_rgb},
+use crate::images::{
+    ImageError,
     masks::{Mask, mask_size, read_mask},
+    read_rgb,
 };
 
 /// The label of pixels that nobody decided on.

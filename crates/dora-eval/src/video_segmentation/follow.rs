@@ -15,9 +15,8 @@ use super::{
     propagation::{LabelledPatches, Propagation, unit_features},
 };
 use crate::{
-    images::{ImageError, read_rgb},
-    masks::Mask,
-    rate::wait_for,
+    encoder::rate::wait_for,
+    images::{ImageError, masks::Mask, read_rgb},
 };
 
 /// The long side is a multiple of this.

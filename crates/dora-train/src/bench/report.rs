@@ -1,6 +1,6 @@
 //! What was measured, as JSON and as a table.
 
-use dora_eval::rate::{matrix_side, median};
+use dora_eval::encoder::rate::{matrix_side, median};
 use serde::{Serialize, Serializer};
 use tch::Device;
 

@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use anyhow::bail;
 use dora_data::augment::Views;
-use dora_eval::rate::{matrix_flops_per_s, wait_for};
+use dora_eval::encoder::rate::{matrix_flops_per_s, peak_memory_bytes, wait_for};
 use tch::{Device, Kind};
 use torch_ext::{AutocastDtype, cuda_peak_memory_bytes, cuda_reset_peak_memory};
 
 use super::report::Parts;
 use crate::{
     engine::{Engine, Scheduled},
-    memory::peak_resident_bytes,
     plan::{Placement, draws},
     recipe::Recipe,
     run::new_engine,
@@ -106,7 +105,7 @@ impl<'a> Setting<'a> {
     pub(super) fn peak_memory_bytes(&self) -> Option<i64> {
         match self.placement.device {
             Device::Cuda(index) => cuda_peak_memory_bytes(index),
-            _ => peak_resident_bytes(),
+            _ => peak_memory_bytes(),
         }
     }
 

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::bail;
 use dora_eval::{
+    classification::{
+        features::{FeatureError, View, Wanted, cls_features},
+        knn::{Neighbours, TEMPERATURE, top1_top5, unit_features},
+    },
     encoder::Encoder,
-    features::{FeatureError, View, Wanted, cls_features},
-    image_folder::ImageFolder,
-    knn::{Neighbours, TEMPERATURE, top1_top5, unit_features},
+    images::folder::ImageFolder,
 };
 use tch::Tensor;
 

@@ -11,7 +11,7 @@ use dora_data::{augment::ViewSpec, crop::CropSpec, sampler::ClipSpec};
 use dora_model::TrackerLayer;
 use serde::{Deserialize, Serialize};
 
-pub use read::RecipeError;
+pub use dora_recipe::RecipeError;
 
 use crate::span::Span;
 

@@ -1,8 +1,7 @@
 //! The commands that judge an encoder: each checks its words and starts `dora-eval`.
 
+pub(super) mod classification;
 pub(super) mod discovery;
-pub(super) mod knn;
-pub(super) mod linear;
 pub(super) mod segmentation;
 pub(super) mod visualize;
 
@@ -69,15 +68,6 @@ fn check_encoder(command: &CommandSpec, args: &Args) -> anyhow::Result<()> {
              --checkpoint, or judge an untrained one with --random-init",
             command.name
         ))),
-    }
-}
-
-/// Refuses a command without a folder of images.
-fn check_images(command: &CommandSpec, args: &Args) -> anyhow::Result<()> {
-    const WANTED: &str = "a folder with train/CLASS/IMAGE and val/CLASS/IMAGE";
-    match args.value("data") {
-        Some(data) => check_exists(data, WANTED),
-        None => Err(fixable(format!("`cargo xtask {}` needs --data: {WANTED}", command.name))),
     }
 }
 

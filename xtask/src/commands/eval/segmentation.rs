@@ -8,9 +8,9 @@ use std::{
 
 use super::{check_encoder, check_exists, encoder_options, toy_walk};
 use crate::{
-    args::{Args, CommandSpec, Value, flag, nearest, option},
+    args::{Args, CommandSpec, Value, flag, option},
     checkout::Checkout,
-    commands::train::resolve_recipe_in,
+    commands::{subject::Subject, train::resolve_recipe_in},
     process::{self, fixable},
 };
 
@@ -102,16 +102,9 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
     run,
 };
 
-/// What can be segmented.
-struct Task {
-    name: &'static str,
-    /// Its options, beside `--json`, `--data` and `--out`, which all have.
-    options: &'static [&'static str],
-    run: fn(&Checkout, &Task, &Args) -> anyhow::Result<()>,
-}
-
-const TASKS: &[Task] = &[
-    Task {
+/// What can be segmented. All have the options of [`COMMON`].
+const TASKS: &[Subject] = &[
+    Subject {
         name: "davis",
         options: &[
             "year",
@@ -127,7 +120,7 @@ const TASKS: &[Task] = &[
         ],
         run: run_davis,
     },
-    Task {
+    Subject {
         name: "semantic",
         options: &["recipe", "set", "fresh", "cache", "no-cache"],
         run: run_semantic,
@@ -152,16 +145,16 @@ const CACHE: &str = "data/eval/features";
 
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let task = task(args)?;
-    task.check_options(args)?;
+    check_options(task, args)?;
     (task.run)(checkout, task, args)
 }
 
-fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()> {
+fn run_davis(checkout: &Checkout, task: &Subject, args: &Args) -> anyhow::Result<()> {
     let results = args.value("metrics-only");
     match results {
         Some(results) => {
             check_exists(results, "a folder with SEQUENCE/00000.png and so on")?;
-            let mut encoder = Task::encoder_options();
+            let mut encoder = encoder_option_names();
             let unused = encoder.find(|option| args.has(option)).or_else(|| {
                 let of_masks = ["out", "video", "short-side", "window", "topk", "last-frames"];
                 of_masks.into_iter().find(|option| args.has(option))
@@ -191,7 +184,7 @@ fn run_davis(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()
         }
         None => {
             let out = args.value("out").map_or_else(|| checkout.path(DAVIS_OUT), PathBuf::from);
-            program.arg(task.name).arg("--out").arg(out).args(args.forward(&task.forwarded()));
+            program.arg(task.name).arg("--out").arg(out).args(args.forward(&forwarded(task)));
         }
     }
     process::run(program.arg("--data").arg(data))
@@ -206,7 +199,7 @@ pub(crate) fn resolve_recipe(
     resolve_recipe_in(checkout, Path::new(RECIPES), wanted)
 }
 
-fn run_semantic(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result<()> {
+fn run_semantic(checkout: &Checkout, task: &Subject, args: &Args) -> anyhow::Result<()> {
     check_encoder(&COMMAND, args)?;
     let recipe = resolve_recipe(checkout, args.value("recipe"))?;
     if let Some(data) = args.value("data") {
@@ -226,51 +219,42 @@ fn run_semantic(checkout: &Checkout, task: &Task, args: &Args) -> anyhow::Result
     if !args.has("cache") && !args.has("no-cache") {
         program.arg("--cache").arg(checkout.path(CACHE));
     }
-    process::run(program.args(args.forward(&task.forwarded())).args(args.forward(&["out"])))
+    process::run(program.args(args.forward(&forwarded(task))).args(args.forward(&["out"])))
 }
 
-impl Task {
-    /// What the program understands as it stands: all but the options that are resolved here.
-    fn forwarded(&self) -> Vec<&'static str> {
-        let own = self.options.iter().copied().filter(|name| *name != "recipe");
-        own.chain(Self::encoder_options()).chain(["json"]).collect()
-    }
+/// What the program understands as it stands: all but the options that are resolved here.
+fn forwarded(task: &Subject) -> Vec<&'static str> {
+    let own = task.options.iter().copied().filter(|name| *name != "recipe");
+    own.chain(encoder_option_names()).chain(["json"]).collect()
+}
 
-    /// The options of every encoder.
-    fn encoder_options() -> impl Iterator<Item = &'static str> {
-        let of_tasks = |name: &str| TASKS.iter().any(|task| task.options.contains(&name));
-        let names = COMMAND.options.iter().map(|option| option.name);
-        names.filter(move |name| !COMMON.contains(name) && !of_tasks(name))
-    }
+/// The options of every encoder.
+fn encoder_option_names() -> impl Iterator<Item = &'static str> {
+    let of_tasks = |name: &str| TASKS.iter().any(|task| task.options.contains(&name));
+    let names = COMMAND.options.iter().map(|option| option.name);
+    names.filter(move |name| !COMMON.contains(name) && !of_tasks(name))
+}
 
-    /// Refuses what belongs to another task.
-    fn check_options(&self, args: &Args) -> anyhow::Result<()> {
-        let others = TASKS.iter().filter(|other| other.name != self.name);
-        let foreign = others
-            .flat_map(|other| other.options.iter().map(move |option| (other.name, *option)))
-            .find(|(_, option)| args.has(option) && !self.options.contains(option));
-        match foreign {
-            None => Ok(()),
-            Some((other, option)) => Err(fixable(format!(
-                "`--{option}` is an option of `--task {other}`, not of `--task {}`; leave it out",
-                self.name
-            ))),
-        }
+/// Refuses what belongs to another task.
+fn check_options(task: &Subject, args: &Args) -> anyhow::Result<()> {
+    match task.foreign_option(TASKS, args) {
+        None => Ok(()),
+        Some((other, option)) => Err(fixable(format!(
+            "`--{option}` is an option of `--task {other}`, not of `--task {}`; leave it out",
+            task.name
+        ))),
     }
 }
 
 /// The task that the user names.
-fn task(args: &Args) -> anyhow::Result<&'static Task> {
-    let names = || TASKS.iter().map(|task| task.name);
-    let known = names().collect::<Vec<_>>().join(" or ");
+fn task(args: &Args) -> anyhow::Result<&'static Subject> {
+    let known = TASKS.iter().map(|task| task.name).collect::<Vec<_>>().join(" or ");
     let Some(word) = args.value("task") else {
         return Err(fixable(format!("`cargo xtask eval-segmentation` needs --task: {known}")));
     };
     let word = word.to_string_lossy();
-    TASKS.iter().find(|task| task.name == word).ok_or_else(|| {
-        let hint = nearest(&word, names())
-            .map(|name| format!("did you mean `{name}`?"))
-            .unwrap_or_else(|| format!("name {known}"));
+    Subject::find(TASKS, &word).map_err(|hint| {
+        let hint = hint.unwrap_or_else(|| format!("name {known}"));
         fixable(format!("`--task {word}` is unknown; {hint}"))
     })
 }
@@ -291,7 +275,7 @@ mod tests {
 
     #[test]
     fn options_that_choose_an_encoder_are_told_from_those_of_tasks() {
-        let names: Vec<&str> = Task::encoder_options().collect();
+        let names: Vec<&str> = encoder_option_names().collect();
         let expected =
             ["checkpoint", "checkpoint-key", "random-init", "arch", "patch", "seed", "device"];
         assert_eq!(names, expected);

@@ -8,7 +8,7 @@ mod read;
 
 use serde::{Deserialize, Serialize};
 
-pub use read::RecipeError;
+pub use dora_recipe::RecipeError;
 
 /// The whole recipe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::cores::on_cores;
+use crate::encoder::cores::on_cores;
 
 /// Divides similarities before they vote (DINO's value).
 pub const TEMPERATURE: f64 = 0.07;

@@ -15,7 +15,7 @@ use dora_store::atomic;
 use md5::{Digest, Md5};
 use tch::{Kind, Tensor};
 
-use crate::{encoder::Encoder, features::Wanted, float_bytes, hex};
+use crate::{classification::features::Wanted, encoder::Encoder, float_bytes, hex};
 
 /// Rises when the same images give other features, or a file is laid out otherwise.
 const VERSION: u32 = 1;
@@ -77,7 +77,7 @@ impl FeatureCache {
         &self.folder
     }
 
-    /// The place of features of `images` images whose [`crate::image_folder::ImageFolder::identity`] is
+    /// The place of features of `images` images whose [`crate::images::folder::ImageFolder::identity`] is
     /// known. How many blocks are wanted is no part of it: more blocks serve who wants fewer.
     pub fn entry(
         &self,

@@ -1,21 +1,22 @@
 //! `dora-eval knn` and `linear` as users start them.
-#![allow(non_snake_case, clippy::unwrap_used)]
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
 use dora_eval::{
-    encoder::{Arch, CheckpointKey, DeviceName, Encoder, EncoderArgs},
-    features::{View, Wanted, cls_features},
-    image_folder::ImageFolder,
-    images::read_rgb,
+    classification::features::{View, Wanted, cls_features},
+    images::{folder::ImageFolder, read_rgb},
 };
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::workbench::{
+    check_parts, dora_eval, encoder, read_json, real_data, refusal, stderr, succeed,
+};
 
 const CLASSES: [(&str, [u8; 3]); 3] =
     [("grass", [40, 160, 50]), ("sea", [30, 60, 190]), ("brick", [180, 50, 30])];
@@ -60,8 +61,8 @@ impl Bench {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.arg(words[0]).args(SMALL).arg("--data").arg(self.data()).args(&words[1..]);
+        let mut command = dora_eval(&words[..1]);
+        command.args(SMALL).arg("--data").arg(self.data()).args(&words[1..]);
         // Where nothing else is said features go below the current folder.
         command.current_dir(self.folder.path()).env("OMP_NUM_THREADS", "1");
         command
@@ -83,37 +84,9 @@ impl Bench {
 /// What a command writes as JSON, and says on standard error.
 #[track_caller]
 fn figures(mut command: Command, json: &Path) -> (Value, String) {
-    let output = command.arg("--json").arg(json).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let output = succeed(command.arg("--json").arg(json));
     assert!(!output.stdout.is_empty());
-    (serde_json::from_slice(&fs::read(json).unwrap()).unwrap(), stderr(&output))
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn assert_refused(output: &Output, parts: &[&str]) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in: {text}");
-    }
-}
-
-fn encoder() -> Encoder {
-    let args = EncoderArgs {
-        checkpoint: None,
-        checkpoint_key: CheckpointKey::Teacher,
-        random_init: true,
-        arch: Arch::VitTiny,
-        patch: 16,
-        seed: 0,
-        device: DeviceName::Cpu,
-    };
-    Encoder::load(&args).unwrap()
+    (read_json(json), stderr(&output))
 }
 
 #[test]
@@ -159,7 +132,7 @@ fn features_are_the_same_on_any_number_of_threads_in_any_company() {
         assert!(files == other_files, "features with {threads} threads differ");
     }
 
-    let encoder = encoder();
+    let encoder = encoder(&["--random-init", "--arch", "vit_tiny"]);
     let wanted = Wanted { view: View::Centre, image_px: 32, blocks: 4 };
     let features =
         |images: &ImageFolder| cls_features(&encoder, images, wanted, &mut |_| true).unwrap();
@@ -231,18 +204,18 @@ fn more_neighbours_than_images_are_left_out_and_it_is_said() {
         "{said}"
     );
     assert!(knn["20-NN"].is_null() && knn["10-NN"]["top1"].is_number(), "{knn}");
-    let output = bench.command(&["knn", "--k", "19,20"]).output().unwrap();
-    assert_refused(&output, &["--k 19, 20", "only 18 images"]);
+    let said = refusal(&mut bench.command(&["knn", "--k", "19,20"]));
+    check_parts(&said, &["--k 19, 20", "only 18 images"]);
 }
 
 #[test]
 fn wrong_input_gets_a_sentence() {
     let bench = Bench::new();
     let refuse = |words: &[&str], parts: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.arg(words[0]).args(["--random-init", "--arch", "vit_tiny", "--data", "images"]);
+        let mut command = dora_eval(&words[..1]);
+        command.args(["--random-init", "--arch", "vit_tiny", "--data", "images"]);
         command.args(&words[1..]).current_dir(bench.folder.path());
-        assert_refused(&command.output().unwrap(), parts);
+        check_parts(&refusal(&mut command), parts);
     };
     for command in ["knn", "linear"] {
         refuse(&[command, "--image-px", "40"], &["40 px", "patches of 16 px", "32 and 48"]);
@@ -281,16 +254,12 @@ fn wrong_input_gets_a_sentence() {
     );
     let one = bench.path("one");
     fs::create_dir(&one).unwrap();
-    let data = ["knn", "--random-init", "--data"];
-    let start = |folder: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.args(data).arg(folder).output().unwrap()
-    };
-    assert_refused(&start(&one), &["no folder `train` (it is empty)"]);
+    let refusal = || refusal(dora_eval(&["knn", "--random-init", "--data"]).arg(&one));
+    check_parts(&refusal(), &["no folder `train` (it is empty)"]);
     fs::rename(bench.data(), one.join("train")).unwrap();
-    assert_refused(&start(&one), &["the class", "is empty"]);
+    check_parts(&refusal(), &["the class", "is empty"]);
     fs::remove_dir_all(one.join("train/test")).unwrap();
-    assert_refused(&start(&one), &["the class", "is empty"]);
+    check_parts(&refusal(), &["the class", "is empty"]);
 }
 
 #[test]
@@ -332,15 +301,7 @@ fn every_kind_of_image_is_read() {
 
 #[test]
 fn photographs_are_classified() {
-    let shared = env::var_os("DORA_SHARED").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
-        PathBuf::from,
-    );
-    let root = shared.join("data/imagenette");
-    if !root.is_dir() {
-        eprintln!("skipped: {} is not here; DORA_SHARED names another place", root.display());
-        return;
-    }
+    let Some(root) = real_data("imagenette") else { return };
     let bench = Bench::new();
     let data = bench.path("photographs");
     for (split, count) in [("train", 12), ("val", 6)] {

@@ -8,10 +8,10 @@ use dora_model::Vit;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    cores::on_cores,
-    encoder::Encoder,
-    image_folder::ImageFolder,
-    images::{ImageError, crop_and_resize, normalise, read_rgb, resize_and_crop},
+    encoder::{Encoder, cores::on_cores},
+    images::{
+        ImageError, crop_and_resize, folder::ImageFolder, normalise, read_rgb, resize_and_crop,
+    },
 };
 
 /// Images that a core encodes together: enough for its matrix products to be large, few enough to stay

@@ -1,6 +1,10 @@
-//! The rate at which a device multiplies matrices: what speed is measured against.
+//! What is measured of a computation: its time beside the rate at which the device multiplies matrices,
+//! and its memory.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
 
@@ -52,4 +56,12 @@ pub fn wait_for(device: Device) {
     if let Device::Cuda(index) = device {
         Cuda::synchronize(index as i64);
     }
+}
+
+/// The most memory that this process has held so far, in bytes; nothing where the system does not tell.
+pub fn peak_memory_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }

@@ -10,7 +10,7 @@ use std::{
 use dora_store::atomic;
 use image::RgbImage;
 
-use crate::gif::{Gif, GifError};
+use crate::pictures::gif::{Gif, GifError};
 
 /// How a moving picture is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -4,7 +4,7 @@
 use dora_model::Vit;
 use tch::{Device, no_grad};
 
-use crate::{cores::on_cores, encoder::Encoder};
+use crate::encoder::{Encoder, cores::on_cores};
 
 /// What `look` makes of `images`, in their order: `read` gives what it looks at, `done` hears of each.
 ///

@@ -5,12 +5,11 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::{
-    cores::on_one_core,
     discovery::attention::{MASS, attention_masks},
-    grid::Grid,
-    pca::Pca,
+    encoder::cores::on_one_core,
+    images::grid::Grid,
     pictures::{heat_over, masks, objects_over, one_object, to_images},
-    tracking::Sight,
+    visualize::{pca::Pca, tracking::Sight},
 };
 
 /// Shares of a head's attention values that are drawn cold, and below full heat: single patches often

@@ -1,5 +1,10 @@
 //! The encoder to judge: from a run, a checkpoint, a file of weights, or at random.
 
+pub mod cores;
+pub mod look;
+pub mod rate;
+pub mod release;
+
 use std::{
     fs,
     path::{Path, PathBuf},

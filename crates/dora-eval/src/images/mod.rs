@@ -1,5 +1,10 @@
 //! Images from files to what an encoder takes.
 
+pub mod folder;
+pub mod footage;
+pub mod grid;
+pub mod masks;
+
 use std::{
     fs,
     path::{Path, PathBuf},

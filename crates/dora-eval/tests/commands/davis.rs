@@ -1,17 +1,18 @@
 //! Video object segmentation as users start it.
-#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
-use dora_eval::masks::{Mask, davis_palette, read_mask, to_palette_png};
+use dora_eval::images::masks::read_mask;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::workbench::{dora_eval, read_json, real_data, refusal, succeed, write_mask};
 
 const SIZE: (usize, usize) = (160, 120);
 const FRAMES: usize = 8;
@@ -95,18 +96,13 @@ fn masks_that_are_the_annotation_are_perfect() {
 
 #[test]
 fn figures_are_those_of_the_official_code() {
-    let shared = env::var_os("DORA_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-        PathBuf::from,
-    );
-    let published = shared.join("data/davis_metrics");
-    if !published.is_dir() {
-        eprintln!("skipped: {} is not there", published.display());
+    let (Some(published), Some(davis16)) = (real_data("davis_metrics"), real_data("davis16"))
+    else {
         return;
-    }
+    };
     let folder = TempDir::new().unwrap();
     let json = folder.path().join("figures.json");
-    let mut command = metrics(&shared.join("data/davis16"), &published.join("osvos"));
+    let mut command = metrics(&davis16, &published.join("osvos"));
     let output = command.arg("--json").arg(&json).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let figures = read_json(&json);
@@ -201,7 +197,7 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
         ),
         (
             "mask of another size",
-            |data| write_mask(&data.join("Annotations/480p/two/00004.png"), (80, 60), &|_, _| 1),
+            |data| write_mask(&data.join("Annotations/480p/two/00004.png"), (80, 60), |_, _| 1),
             &[],
             "00004.png has 80x60 px, but its frames have 160x120",
         ),
@@ -213,7 +209,7 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
         ),
         (
             "no object",
-            |data| write_mask(&data.join("Annotations/480p/two/00000.png"), SIZE, &|_, _| 0),
+            |data| write_mask(&data.join("Annotations/480p/two/00000.png"), SIZE, |_, _| 0),
             &[],
             "00000.png has no object to follow",
         ),
@@ -261,7 +257,7 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
         if !options.contains(&SMALL[0]) {
             command.args(SMALL);
         }
-        fails(name, &command.args(*options).output().unwrap(), expected);
+        fails(name, command.args(*options), expected);
     }
 }
 
@@ -272,11 +268,11 @@ fn what_is_wrong_with_masks_made_elsewhere_is_said_in_one_sentence() {
     let cases: &[Case] = &[
         (|masks| fs::remove_file(masks.join("two/00003.png")).unwrap(), "two/00003.png is missing"),
         (
-            |masks| write_mask(&masks.join("two/00003.png"), (16, 12), &|_, _| 1),
+            |masks| write_mask(&masks.join("two/00003.png"), (16, 12), |_, _| 1),
             "00003.png has 16x12 px",
         ),
         (
-            |masks| write_mask(&masks.join("two/00003.png"), SIZE, &|_, _| 7),
+            |masks| write_mask(&masks.join("two/00003.png"), SIZE, |_, _| 7),
             "00003.png has the label 7, but the sequence has 2 objects",
         ),
         (|masks| fs::write(masks.join("two/00003.png"), "no picture").unwrap(), "cannot read"),
@@ -288,7 +284,7 @@ fn what_is_wrong_with_masks_made_elsewhere_is_said_in_one_sentence() {
         made_up(&folder.path().join("other"));
         fs::rename(folder.path().join("other/data/Annotations/480p"), &masks).unwrap();
         spoil(&masks);
-        fails(expected, &metrics(&data, &masks).output().unwrap(), expected);
+        fails(expected, &mut metrics(&data, &masks), expected);
     }
 }
 
@@ -296,10 +292,8 @@ fn what_is_wrong_with_masks_made_elsewhere_is_said_in_one_sentence() {
 fn propagation_at_1080p_takes_little_memory() {
     let folder = TempDir::new().unwrap();
     let json = folder.path().join("figures.json");
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    bench.args(["bench-propagation", "--rounds", "1", "--device", "cpu", "--short-side", "1080"]);
-    let output = bench.arg("--json").arg(&json).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = ["bench-propagation", "--rounds", "1", "--device", "cpu", "--short-side", "1080"];
+    succeed(dora_eval(&words).arg("--json").arg(&json));
     let figures = read_json(&json);
     assert_eq!(figures["grid"], serde_json::json!([67, 120]));
     // One matrix of all patches with those of one frame would take 259 MB.
@@ -327,7 +321,7 @@ fn made_up(folder: &Path) -> PathBuf {
                 "two" if far(x, y) => 2,
                 _ => 0,
             };
-            write_mask(&masks.join(format!("{at:05}.png")), SIZE, &label);
+            write_mask(&masks.join(format!("{at:05}.png")), SIZE, label);
             let picture = RgbImage::from_fn(SIZE.0 as u32, SIZE.1 as u32, |x, y| {
                 let ripple = ((x * 7 + y * 13) % 32) as u8;
                 match label(x as usize, y as usize) {
@@ -354,36 +348,29 @@ fn made_up(folder: &Path) -> PathBuf {
     data
 }
 
-fn write_mask(path: &Path, (width, height): (usize, usize), label: &dyn Fn(usize, usize) -> u8) {
-    let labels = (0..width * height).map(|at| label(at % width, at / width)).collect();
-    let mask = Mask { width, height, labels };
-    fs::write(path, to_palette_png(&mask, &davis_palette()).unwrap()).unwrap();
-}
-
 fn cut(path: &Path) {
     let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
 fn davis(data: &Path, out: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    command.arg("davis").args(QUICK).arg("--data").arg(data).arg("--out").arg(out);
+    let mut command = dora_eval(&["davis"]);
+    command.args(QUICK).arg("--data").arg(data).arg("--out").arg(out);
     command
 }
 
 fn metrics(data: &Path, results: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    command.arg("davis-metrics").arg("--data").arg(data).arg("--results").arg(results);
+    let mut command = dora_eval(&["davis-metrics"]);
+    command.arg("--data").arg(data).arg("--results").arg(results);
     command
 }
 
 #[track_caller]
-fn fails(what: &str, output: &Output, expected: &str) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
+fn fails(what: &str, command: &mut Command, expected: &str) {
+    let said = refusal(command);
     // A busy machine is slow enough for lines of progress.
-    let lines = stderr.lines().filter(|line| !line.starts_with("frames "));
+    let lines = said.lines().filter(|line| !line.starts_with("frames "));
     let error = lines.collect::<Vec<_>>().join("\n");
-    assert_eq!(output.status.code(), Some(2), "{what}: {error}");
     assert!(error.contains(expected), "{what}: no `{expected}` in {error}");
     assert_eq!(error.trim().lines().count(), 1, "{what}: {error}");
 }
@@ -403,10 +390,6 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     found
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// Rows of a table by the names in its first line.

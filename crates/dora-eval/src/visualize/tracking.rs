@@ -8,7 +8,9 @@ use image::RgbImage;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    cores::on_one_core, encoder::Encoder, images::normalise, look::look_at_each, pictures::to_image,
+    encoder::{Encoder, cores::on_one_core, look::look_at_each},
+    images::normalise,
+    pictures::to_image,
 };
 
 /// Follows objects through frames, of which it needs only a few at once.

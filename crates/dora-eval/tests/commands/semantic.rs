@@ -1,23 +1,27 @@
 //! `dora-eval semantic` as users start it.
-#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use dora_eval::masks::{Mask, davis_palette, read_mask, to_palette_png};
+use dora_eval::images::masks::read_mask;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::workbench::{
+    check_parts, dora_eval, read_json, real_data, refusal, succeed, write_mask,
+};
+
 const COLOURS: [[u8; 3]; 3] = [[220, 30, 30], [30, 200, 40], [40, 50, 220]];
 const WIDTH: u32 = 96;
 const HEIGHT: u32 = 64;
+const SIZE: (usize, usize) = (WIDTH as usize, HEIGHT as usize);
 
 const LINEAR: &str = r#"
     [data]
@@ -90,12 +94,10 @@ impl Bench {
                 image.save(images.join(format!("{index}.a.png"))).unwrap();
                 // Classes 1 to 3 after void 0, or 0 to 2 before void 3.
                 let (first, void) = if layout == Layout::Ade20k { (1, 0) } else { (0, 3) };
-                let label = |at: u32| {
-                    let (x, y) = (at % WIDTH, at / WIDTH);
-                    if x == 0 { void } else { first + class(x, y) as u8 }
+                let label = |x: usize, y: usize| {
+                    if x == 0 { void } else { first + class(x as u32, y as u32) as u8 }
                 };
-                let labels = (0..WIDTH * HEIGHT).map(label).collect();
-                write_mask(&annotations.join(format!("{index}.a.png")), WIDTH, HEIGHT, labels);
+                write_mask(&annotations.join(format!("{index}.a.png")), SIZE, label);
             }
         }
         if layout == Layout::Plain {
@@ -133,8 +135,7 @@ impl Bench {
     }
 
     fn command(&self, recipe: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.args(["semantic", "--random-init", "--device", "cpu"]);
+        let mut command = dora_eval(&["semantic", "--random-init", "--device", "cpu"]);
         if !words.contains(&"--arch") {
             command.args(["--arch", "vit_tiny"]);
         }
@@ -146,25 +147,15 @@ impl Bench {
 
     fn run(&self, recipe: &str, words: &[&str]) -> (Value, String) {
         let json = self.path("figures.json");
-        let output = self.command(recipe, words).arg("--json").arg(&json).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let figures = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
-        (figures, String::from_utf8(output.stdout).unwrap())
+        let output = succeed(self.command(recipe, words).arg("--json").arg(&json));
+        (read_json(json), String::from_utf8(output.stdout).unwrap())
     }
 
     /// The sentence that a wrong input gets.
     fn refusal(&self, recipe: &str, words: &[&str]) -> String {
-        let output: Output = self.command(recipe, words).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        let start = text.find("error: ").unwrap_or_else(|| panic!("no error in\n{text}"));
-        text[start..].to_owned()
+        let text = refusal(&mut self.command(recipe, words));
+        text[text.find("error: ").unwrap()..].to_owned()
     }
-}
-
-fn write_mask(path: &Path, width: u32, height: u32, labels: Vec<u8>) {
-    let mask = Mask { width: width as usize, height: height as usize, labels };
-    fs::write(path, to_palette_png(&mask, &davis_palette()).unwrap()).unwrap();
 }
 
 fn colours(path: &Path) -> BTreeSet<[u8; 3]> {
@@ -180,13 +171,6 @@ fn check_figures(figures: &Value, table: &str) {
     }
     assert!(figures["test_images_per_s"].as_f64().unwrap() > 0.0);
     assert!(figures["matrix_flops_per_s"].as_f64().unwrap() > 0.0);
-}
-
-#[track_caller]
-fn check_parts(said: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(said.contains(part), "no `{part}` in {said}");
-    }
 }
 
 #[test]
@@ -344,13 +328,12 @@ fn annotations_that_do_not_fit_are_told() {
         &["train/2.a.png has no annotation", "trainannot/2.a.png is missing"],
     );
     check_refused(
-        |bench| write_mask(&bench.data("valannot/1.a.png"), 8, 4, vec![0; 32]),
+        |bench| write_mask(&bench.data("valannot/1.a.png"), (8, 4), |_, _| 0),
         &["valannot/1.a.png has 8x4 px, but its image has 96x64 px"],
     );
     check_refused(
         |bench| {
-            let labels = vec![9; (WIDTH * HEIGHT) as usize];
-            write_mask(&bench.data("trainannot/1.a.png"), WIDTH, HEIGHT, labels);
+            write_mask(&bench.data("trainannot/1.a.png"), SIZE, |_, _| 9);
         },
         &["trainannot/1.a.png has pixels of index 9", "0 to 2 for classes and 3 or 255 for void"],
     );
@@ -395,15 +378,7 @@ fn wrong_words_are_refused_before_any_work() {
 
 #[test]
 fn camvid_is_read_and_judged() {
-    let shared = env::var_os("DORA_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-        PathBuf::from,
-    );
-    let camvid = shared.join("data/camvid");
-    if !camvid.is_dir() {
-        println!("skipped: {} is not there; DORA_SHARED names another folder", camvid.display());
-        return;
-    }
+    let Some(camvid) = real_data("camvid") else { return };
     let bench = Bench::new(Layout::Plain);
     fs::remove_dir_all(bench.path("set")).unwrap();
     for (split, every) in [("train", 40), ("val", 50)] {

@@ -1,16 +1,13 @@
 //! `dora-eval discovery` as users start it.
-#![allow(clippy::unwrap_used)]
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, path::Path, process::Command};
 
 use dora_eval::discovery::data::{DataArgs, DataSet};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::workbench::{self, check_parts, dora_eval, path, read_json, refusal, succeed};
 
 const WIDTH: u32 = 100;
 const HEIGHT: u32 = 70;
@@ -29,15 +26,11 @@ fn write_image(path: &Path, index: u32) {
     image.save(path).unwrap();
 }
 
-fn write_mask(path: &Path, (width, height): (u32, u32), label: u8) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut encoder = png::Encoder::new(File::create(path).unwrap(), width, height);
-    encoder.set_color(png::ColorType::Indexed);
-    encoder.set_palette([0, 0, 0, 128, 0, 0].repeat(128));
-    let is_object = |at: u32| (20..60).contains(&(at % width)) && (16..50).contains(&(at / width));
-    let indices: Vec<u8> =
-        (0..width * height).map(|at| if is_object(at) { label } else { 0 }).collect();
-    encoder.write_header().unwrap().write_image_data(&indices).unwrap();
+/// The label on the rectangle, whatever the size.
+fn write_mask(path: &Path, size: (u32, u32), label: u8) {
+    let is_object = |x, y| (20..60).contains(&x) && (16..50).contains(&y);
+    let size = (size.0 as usize, size.1 as usize);
+    workbench::write_mask(path, size, |x, y| if is_object(x, y) { label } else { 0 });
 }
 
 fn annotation(objects: &[(&str, u8, [u32; 4])]) -> String {
@@ -75,29 +68,22 @@ fn write_voc(root: &Path) {
     write(&root.join("ImageSets/Main/none.txt"), "\n");
 }
 
-fn discovery(words: &[&str], threads: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    command.args(["discovery", "--random-init", "--arch", "vit_tiny", "--device", "cpu"]);
+fn discovery(words: &[&str], threads: &str) -> Command {
+    let mut command =
+        dora_eval(&["discovery", "--random-init", "--arch", "vit_tiny", "--device", "cpu"]);
     command.args(words).env("OMP_NUM_THREADS", threads);
-    command.output().unwrap()
-}
-
-fn path(folder: &TempDir, name: &str) -> String {
-    folder.path().join(name).to_str().unwrap().to_owned()
+    command
 }
 
 #[track_caller]
 fn figures(words: &[&str], threads: &str, json: &str) -> Value {
-    let output = discovery(&[words, &["--json", json]].concat(), threads);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&fs::read(json).unwrap()).unwrap()
+    succeed(discovery(words, threads).args(["--json", json]));
+    read_json(json)
 }
 
 #[track_caller]
 fn refused(words: &[&str], expected: &str) {
-    let output = discovery(words, "2");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let said = refusal(&mut discovery(words, "2"));
     assert!(said.starts_with("error:") && said.contains(expected), "{expected} is not in: {said}");
 }
 
@@ -113,9 +99,7 @@ fn unreadable(words: &[&str], expected: &[&str]) {
         every: 1,
     };
     let said = DataSet::read(&args).unwrap_err().to_string();
-    for part in expected {
-        assert!(said.contains(part), "{part} is not in: {said}");
-    }
+    check_parts(&said, expected);
 }
 
 #[test]
@@ -125,11 +109,9 @@ fn voc_gives_figures_boxes_and_pictures_whatever_the_threads() {
     write_voc(Path::new(&root));
     let words = ["--data", &root, "--out", &out, "--pictures", "2"];
     let mut one = figures(&words, "1", &json);
-    let boxes: Value =
-        serde_json::from_slice(&fs::read(format!("{out}/boxes.json")).unwrap()).unwrap();
+    let boxes = read_json(format!("{out}/boxes.json"));
     let mut two = figures(&words, "2", &json);
-    let again: Value =
-        serde_json::from_slice(&fs::read(format!("{out}/boxes.json")).unwrap()).unwrap();
+    let again = read_json(format!("{out}/boxes.json"));
     assert_eq!(boxes, again);
     for figures in [&mut one, &mut two] {
         assert!(figures["images_per_s"].as_f64().unwrap() > 0.0);

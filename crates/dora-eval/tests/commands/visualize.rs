@@ -1,20 +1,20 @@
 //! `dora-eval visualize` as users start it.
-#![allow(clippy::unwrap_used)]
 
 use std::{
     fs::{self, File},
     path::Path,
-    process::{Command, Output},
+    process::Command,
 };
 
 use dora_data::rng::stream;
 use dora_model::{Vit, VitConfig};
 use dora_store::{IngestOptions, Report, Source, StoreHeader, StoreWriter};
 use image::{Rgb, RgbImage};
-use serde_json::Value;
 use tch::no_grad;
 use tempfile::TempDir;
 use turbojpeg::{PixelFormat, Subsamp};
+
+use crate::workbench::{check_parts, dora_eval, path, read_json, refusal, succeed};
 
 /// A square that moves over stripes.
 fn frame(index: usize, (width, height): (u32, u32)) -> RgbImage {
@@ -47,28 +47,20 @@ fn write_store(folder: &Path, frames: usize) {
 }
 
 fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    command.args(["visualize", "--random-init", "--arch", "vit_tiny", "--device", "cpu"]);
+    let mut command =
+        dora_eval(&["visualize", "--random-init", "--arch", "vit_tiny", "--device", "cpu"]);
     command.args(["--short-side", "70"]).args(words);
     command
 }
 
-fn path(folder: &TempDir, name: &str) -> String {
-    folder.path().join(name).to_str().unwrap().to_owned()
-}
-
 #[track_caller]
 fn drawn(mut command: Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    succeed(&mut command);
 }
 
 #[track_caller]
 fn refused(mut command: Command, expected: &str) {
-    let Output { status, stderr, .. } = command.output().unwrap();
-    let said = String::from_utf8_lossy(&stderr);
-    assert_eq!(status.code(), Some(2), "{said}");
-    assert!(said.contains("error:") && said.contains(expected), "{expected} is not in: {said}");
+    check_parts(&refusal(&mut command), &[expected]);
 }
 
 /// Frames of a GIF, and their size.
@@ -106,7 +98,7 @@ fn a_clip_gives_sheets_and_movies_the_same_at_any_number_of_threads() {
     assert_eq!(gif(&format!("{out}/tracks.gif")), (5, (80, 64)));
     assert_eq!(gif(&format!("{out}/pca.gif")), (5, (164, 64)));
     assert_eq!(gif(&format!("{out}/attention.gif")).0, 5);
-    let figures: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let figures = read_json(&json);
     assert_eq!(figures["files"].as_array().unwrap().len(), 6);
     assert_eq!(figures["frames"].as_u64(), Some(5));
     let left: Vec<_> = fs::read_dir(&out).unwrap().collect();
@@ -186,8 +178,8 @@ fn a_wrong_input_gets_one_sentence() {
     let state = Vit::init(&config, &mut stream(0, "test", &[]));
     let _ = no_grad(|| state.get("norm.weight").unwrap().fill_(f64::NAN));
     state.write(Path::new(&weights)).unwrap();
-    let mut broken = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-    broken.args(["visualize", "--checkpoint", &weights, "--device", "cpu", "--objects", "1"]);
+    let mut broken = dora_eval(&["visualize", "--checkpoint", &weights, "--device", "cpu"]);
+    broken.args(["--objects", "1"]);
     broken.args(["--store", &store, "--out", &path(&folder, "broken")]);
     refused(broken, "not finite");
     let empty = path(&folder, "empty.store");

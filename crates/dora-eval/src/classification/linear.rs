@@ -7,7 +7,7 @@ use dora_data::rng::{Draw, stream};
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
-use crate::cores::on_cores;
+use crate::encoder::cores::on_cores;
 
 const MOMENTUM: f64 = 0.9;
 /// Standard deviation of the first weights.

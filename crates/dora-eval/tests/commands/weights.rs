@@ -1,35 +1,24 @@
 //! `dora-eval export` and `import` as users start them, and what timm makes of an export.
-#![allow(clippy::unwrap_used)]
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
-use clap::Parser;
 use dora_data::rng::stream;
-use dora_eval::encoder::{Encoder, EncoderArgs};
+use dora_eval::encoder::Encoder;
 use dora_model::{StateDict, Vit, VitConfig};
 use tch::{Device, Kind, Tensor};
 
-#[derive(Parser)]
-struct Words {
-    #[command(flatten)]
-    encoder: EncoderArgs,
-}
+use crate::workbench::{dora_eval, encoder, refusal, stderr, succeed};
 
 fn load(checkpoint: &Path) -> Encoder {
-    let words = Words::parse_from(["", "--device", "cpu", "--checkpoint", text(checkpoint)]);
-    Encoder::load(&words.encoder).unwrap()
+    encoder(&["--checkpoint", text(checkpoint)])
 }
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-fn dora_eval(words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dora-eval")).args(words).output().unwrap()
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -39,18 +28,14 @@ fn fixture(name: &str) -> PathBuf {
 /// Fails unless the program ends with status 2 and one line that has this in it.
 #[track_caller]
 fn check_refused(words: &[&str], expected: &str) {
-    let output = dora_eval(words);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{text}");
+    let text = refusal(&mut dora_eval(words));
     assert!(text.contains(expected) && text.trim().lines().count() == 1, "{text}");
 }
 
 #[track_caller]
 fn run(words: &[&str]) -> (String, String) {
-    let output = dora_eval(words);
-    let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    assert!(output.status.success(), "{said}");
-    (table, said)
+    let output = succeed(&mut dora_eval(words));
+    (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
 }
 
 fn config(image_px: i64) -> VitConfig {
@@ -110,8 +95,7 @@ fn compare_with_timm(
         StateDict::from_iter(named).write(&folder.join("images")).unwrap();
         command.args([file, "images", "features"].map(|name| folder.join(name)));
     }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    succeed(&mut command);
     for (folder, image_px) in cases {
         let theirs = StateDict::read(&folder.join("features")).unwrap();
         let (encoder, images) = (load(folder), images(*image_px));
