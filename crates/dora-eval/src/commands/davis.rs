@@ -63,6 +63,9 @@ pub(crate) struct DavisArgs {
     /// Frames to look back at, beside the first
     #[arg(long, value_name = "N", default_value_t = 7)]
     last_frames: u16,
+    /// Look through the data, and stop
+    #[arg(long)]
+    check: bool,
     /// File to write the figures to
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -86,6 +89,9 @@ pub(crate) fn run(args: &DavisArgs) -> anyhow::Result<()> {
         check_writable("--json", json)?;
     }
     let dataset = Dataset::open(&args.dataset)?;
+    if args.check {
+        return Ok(());
+    }
     let encoder = Encoder::load(&args.encoder)?;
     let protocol = args.protocol();
     for sequence in &dataset.sequences {

@@ -35,6 +35,9 @@ pub(crate) struct KnnArgs {
     image_px: i64,
     #[command(flatten)]
     cache: CacheArgs,
+    /// Look through the data, and stop
+    #[arg(long)]
+    check: bool,
     /// File to write the figures to
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,6 +50,9 @@ pub(crate) fn run(args: &KnnArgs) -> anyhow::Result<()> {
     let [train, val] = ImageFolder::read_splits(&args.data)?;
     let identities = [train.identity()?, val.identity()?];
     let k = possible(&args.k, train.samples.len() as i64)?;
+    if args.check {
+        return Ok(());
+    }
     let encoder = Encoder::load(&args.encoder)?;
     let wanted = Wanted { view: View::Centre, image_px: args.image_px, blocks: 1 };
     wanted.check(&encoder)?;

@@ -63,6 +63,9 @@ pub(crate) struct SemanticArgs {
     fresh: bool,
     #[command(flatten)]
     cache: CacheArgs,
+    /// Look through the data, and stop
+    #[arg(long)]
+    check: bool,
     /// File to write the figures to
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,10 +85,13 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         check_writable("--json", json)?;
     }
     let recipe = Recipe::read(&args.recipe, &args.overrides)?;
+    let dataset = Arc::new(Dataset::open(&args.data, &recipe.data)?);
+    if args.check {
+        return Ok(());
+    }
     let encoder = Encoder::load(&args.encoder)?;
     let cache = args.cache.open()?;
     let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
-    let dataset = Arc::new(Dataset::open(&args.data, &recipe.data)?);
     let identity = Identity {
         recipe: recipe.to_toml(),
         encoder: encoder.name.clone(),
