@@ -27,11 +27,15 @@ fn vit() -> StateDict {
 
 /// Writes tensors as safetensors and reads the encoder among them.
 fn written(state: &StateDict) -> Result<EncoderWeights, String> {
+    written_as(state, Which::Teacher)
+}
+
+fn written_as(state: &StateDict, which: Which) -> Result<EncoderWeights, String> {
     let folder = tempfile::tempdir().unwrap();
     // The name says nothing: content does.
     let path = folder.path().join("weights.pth");
     state.write(&path).unwrap();
-    read_encoder(&path, Which::Teacher).map_err(|error| error.to_string())
+    read_encoder(&path, which).map_err(|error| error.to_string())
 }
 
 fn same(a: &StateDict, b: &StateDict) -> bool {
@@ -93,6 +97,31 @@ fn one_of_several_is_taken_by_its_name() {
         written(&both).unwrap_err(),
         "it holds several ViTs, under `left`, `right`, and none of them is named teacher"
     );
+}
+
+#[test]
+fn one_network_is_never_taken_for_the_other() {
+    let vit = vit();
+    for (prefix, asked, found) in [
+        ("teacher.backbone.", Which::Student, "teacher"),
+        ("model.model_ema.", Which::Student, "teacher"),
+        ("state_dict.student.", Which::Teacher, "student"),
+    ] {
+        let place = prefix.trim_end_matches('.');
+        assert_eq!(
+            written_as(&vit.with_prefix(prefix), asked).unwrap_err(),
+            format!(
+                "its ViT lies under `{place}` and is the {found}; give `--checkpoint-key {found}` to \
+                 use it"
+            )
+        );
+    }
+    // Names that say nothing of it are both.
+    for prefix in ["", "backbone.", "model.", "state_dict.module."] {
+        for which in [Which::Teacher, Which::Student] {
+            assert!(same(&written_as(&vit.with_prefix(prefix), which).unwrap().state, &vit));
+        }
+    }
 }
 
 #[test]

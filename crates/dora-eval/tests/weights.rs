@@ -204,6 +204,8 @@ fn an_import_serves_as_a_checkpoint() {
     );
     let (teacher, imported) = (load(&file), load(&out));
     assert_eq!(teacher.digest, imported.digest);
+    assert!(teacher.name.ends_with("dino_full.pth (teacher/backbone)"), "{}", teacher.name);
+    assert!(imported.name.ends_with("model.safetensors"), "{}", imported.name);
     let student = folder.path().join("student");
     run(&["import", text(&file), "--checkpoint-key", "student", "--out", text(&student)]);
     assert_ne!(load(&student).digest, teacher.digest);

@@ -22,7 +22,9 @@ const LANDMARK: &str = "patch_embed.proj.weight";
 
 /// What files call the moving average and the network that gradients train, best name first.
 const TEACHER: &[&str] = &["teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder"];
-const STUDENT: &[&str] = &["student", "model", "state_dict", "base_encoder"];
+const STUDENT: &[&str] = &["student", "base_encoder"];
+/// What files call their only network, or the student beside a moving average.
+const PLAIN: &[&str] = &["model", "state_dict"];
 
 /// How names open that belong to heads and to pretraining, not to the encoder.
 const HEADS: &[&str] = &[
@@ -98,6 +100,16 @@ pub enum WeightsError {
         /// The one that was asked for.
         key: &'static str,
     },
+    /// The ViT in it is by its name the one that was not asked for.
+    #[error(
+        "its ViT lies under `{place}` and is the {found}; give `--checkpoint-key {found}` to use it"
+    )]
+    OtherNetwork {
+        /// Where it lies.
+        place: String,
+        /// What it is.
+        found: &'static str,
+    },
     /// A ViT of another kind.
     #[error("its tensor `{name}` belongs to a ViT with {what}, which is not computed here")]
     Other {
@@ -134,6 +146,31 @@ pub enum Which {
     Student,
 }
 
+impl Which {
+    /// The word for it in files and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Teacher => Self::Student,
+            Self::Student => Self::Teacher,
+        }
+    }
+
+    /// Names that are its own.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Teacher => TEACHER,
+            Self::Student => STUDENT,
+        }
+    }
+}
+
 /// An encoder from a file.
 #[derive(Debug)]
 pub struct EncoderWeights {
@@ -149,7 +186,8 @@ pub struct EncoderWeights {
     pub ignored: Vec<String>,
 }
 
-/// Reads the encoder of a file; `which` decides where there are several.
+/// Reads the encoder of a file; `which` decides where there are several. One that no name tells to be
+/// either is both.
 pub fn read_encoder(path: &Path, which: Which) -> Result<EncoderWeights, WeightsError> {
     let mut head = Vec::new();
     File::open(path)?.take(16).read_to_end(&mut head)?;
@@ -184,6 +222,11 @@ impl Place<'_> {
     /// Whether a key on the way or a part of the prefix is this word.
     fn is_named(&self, word: &str) -> bool {
         self.path.iter().any(|key| key == word) || self.prefix.split('.').any(|part| part == word)
+    }
+
+    /// Whether a name tells that it is this network.
+    fn is(&self, which: Which) -> bool {
+        which.words().iter().any(|word| self.is_named(word))
     }
 
     fn shown(&self) -> String {
@@ -236,32 +279,34 @@ fn prefixes<'a>(names: &[&'a str]) -> Vec<&'a str> {
     names.iter().filter_map(cut).collect()
 }
 
-/// The one place, or the one with the name that was asked for.
+/// The one place, or the one with the name that was asked for; never one with the name of the other.
 fn pick<'a>(
     mut places: Vec<Place<'a>>,
     which: Which,
     found: impl FnOnce() -> String,
 ) -> Result<Place<'a>, WeightsError> {
-    let (key, words) = match which {
-        Which::Teacher => ("teacher", TEACHER),
-        Which::Student => ("student", STUDENT),
-    };
     if places.is_empty() {
         return Err(WeightsError::NoEncoder { found: found() });
     }
     if places.len() > 1 {
-        let best = words.iter().find_map(|word| {
+        let plain = if which == Which::Student { PLAIN } else { &[] };
+        let best = which.words().iter().chain(plain).find_map(|word| {
             let mut named = (0..places.len()).filter(|at| places[*at].is_named(word));
             named.next().filter(|_| named.next().is_none())
         });
         let Some(best) = best else {
-            let shown: Vec<String> =
-                places.iter().map(|place| format!("`{}`", place.shown())).collect();
-            return Err(WeightsError::Several { found: shown.join(", "), key });
+            let shown: Vec<String> = places.iter().map(Place::shown).collect();
+            let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+            return Err(WeightsError::Several { found: some(&shown), key: which.as_str() });
         };
         places.swap(0, best);
     }
-    Ok(places.swap_remove(0))
+    let place = places.swap_remove(0);
+    if place.is(which.other()) && !place.is(which) {
+        let found = which.other().as_str();
+        return Err(WeightsError::OtherNetwork { place: place.shown(), found });
+    }
+    Ok(place)
 }
 
 /// Names of a dictionary told apart.
