@@ -202,7 +202,7 @@ fn tensors_share_values_within_reason() {
 }
 
 /// A zip archive of stored records; checksums and dates are 0.
-fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in records {
         let place = bytes.len() as u32;

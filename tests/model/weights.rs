@@ -9,7 +9,7 @@ use dora_model::{
 };
 use tch::{Device, Kind, Tensor};
 
-use super::{fixture, ramp};
+use super::{fixture, pth::archive, ramp};
 
 const CONFIG: VitConfig = VitConfig {
     patch_px: 2,
@@ -182,6 +182,28 @@ fn what_would_be_judged_wrongly_is_refused() {
         &mut stream(1, "", &[]),
     );
     assert!(written(&wide).unwrap_err().contains("its width of 1280"));
+}
+
+#[test]
+fn more_names_than_a_vit_has_are_refused_before_their_values() {
+    // All are one tensor, whose values are not even there.
+    let mut pickle = b"\x80\x02}(".to_vec();
+    let tensor =
+        b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpu\
+        K\x01tQK\x00K\x01\x85K\x01\x85\x89NtRq\x00";
+    pickle.extend(b"U\x18patch_embed.proj.weight");
+    pickle.extend(tensor);
+    for index in 0..10_000 {
+        pickle.extend(format!("U\x05{index:05}h\x00").as_bytes());
+    }
+    pickle.extend(b"u.");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.pth");
+    fs::write(&path, archive(&[("x/data.pkl", &pickle)])).unwrap();
+    assert_eq!(
+        read_encoder(&path, Which::Teacher).unwrap_err().to_string(),
+        "it holds more than 966 tensors beside `patch_embed.proj.weight`, which no ViT has"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! wrongly.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read},
     path::Path,
@@ -68,6 +69,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("rel_pos", "relative positions"),
 ];
 
+/// More tensors than any ViT has: these are 80 blocks.
+const MOST_TENSORS: usize = 966;
+
 /// ViT-L's: wider ViTs have heads of widths other than 64, which no file tells.
 const MOST_WIDTH: i64 = 1024;
 
@@ -124,6 +128,9 @@ pub enum WeightsError {
          if it belongs to a head, save the file without it"
     )]
     Unknown(String),
+    /// More tensors than a ViT has.
+    #[error("it holds more than {MOST_TENSORS} tensors beside `{LANDMARK}`, which no ViT has")]
+    TooMany,
     /// Tensors that a ViT of these sizes has are not there.
     #[error("{0} missing, which a ViT of these sizes has")]
     Missing(String),
@@ -254,15 +261,15 @@ fn of_pth(
 ) -> Result<EncoderWeights, WeightsError> {
     let dict = &file.dicts()[at];
     let place = place(&dict.path, prefix);
+    let named: HashMap<&str, &StoredTensor> =
+        dict.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let names: Vec<&str> = dict.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let Parts { own, ignored } = part(&names, prefix)?;
     let stored: Vec<(String, StoredTensor)> = own
         .into_iter()
         .filter_map(|name| {
-            let full = format!("{prefix}{name}");
-            // Of two with one name the later one counts, as in Python.
-            let tensor = dict.tensors.iter().rfind(|tensor| tensor.name == full)?;
-            Some((name.to_owned(), tensor.clone()))
+            let tensor = named.get(format!("{prefix}{name}").as_str())?;
+            Some((name.to_owned(), (*tensor).clone()))
         })
         .collect();
     let tensors: Result<Vec<(String, Tensor)>, PthError> =
@@ -317,21 +324,22 @@ struct Parts<'a> {
     ignored: Vec<String>,
 }
 
-/// Tells the encoder's tensors from a head's.
+/// Tells the encoder's tensors from a head's, by their names alone, before any value is read.
 fn part<'a>(names: &[&'a str], prefix: &str) -> Result<Parts<'a>, WeightsError> {
     let mut parts = Parts { own: Vec::new(), ignored: Vec::new() };
     for name in names {
-        let Some(own) = name.strip_prefix(prefix) else {
+        let own = name.strip_prefix(prefix);
+        let own = own.filter(|own| !HEADS.iter().any(|head| own.starts_with(head)));
+        let Some(own) = own else {
             parts.ignored.push((*name).to_owned());
             continue;
         };
-        if HEADS.iter().any(|head| own.starts_with(head)) {
-            parts.ignored.push((*name).to_owned());
-            continue;
-        }
         let has = |word: &str| own.starts_with(word) || own.contains(&format!(".{word}"));
         if let Some((_, what)) = OTHERS.iter().find(|(word, _)| has(word)) {
             return Err(WeightsError::Other { name: (*name).to_owned(), what });
+        }
+        if parts.own.len() == MOST_TENSORS {
+            return Err(WeightsError::TooMany);
         }
         parts.own.push(own);
     }
