@@ -8,7 +8,9 @@ use std::{
     process::{Command, Output},
 };
 
+use dora_data::rng::stream;
 use dora_eval::images::masks::{Mask, davis_palette, read_mask, to_palette_png};
+use dora_model::{StateDict, Vit, VitConfig};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -263,6 +265,21 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
         }
         fails(name, &command.args(*options).output().unwrap(), expected);
     }
+}
+
+#[test]
+fn an_encoder_that_gives_no_numbers_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (data, weights) = (made_up(folder.path()), folder.path().join("large.safetensors"));
+    let config = VitConfig { depth: 2, ..VitConfig::standard(1, 16) };
+    let fresh = Vit::init(&config, &mut stream(0, "test", &[]));
+    let large: StateDict =
+        fresh.iter().map(|(name, tensor)| (name.to_owned(), tensor * 1e15)).collect();
+    large.write(&weights).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
+    command.args(["davis", "--device", "cpu", "--window", "3", "--checkpoint"]).arg(&weights);
+    command.arg("--data").arg(&data).arg("--out").arg(folder.path().join("out")).args(SMALL);
+    fails("large weights", &command.output().unwrap(), "are not finite: its weights are no use");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use dora_eval::{
         data::{DataArgs, DataSet, Example},
         lost::{Found, K_PATCHES, lost},
     },
-    encoder::{Encoder, EncoderArgs, look::look_at_each, rate::matrix_flops_per_s},
+    encoder::{Encoder, EncoderArgs, NotFinite, look::look_at_each, rate::matrix_flops_per_s},
     images::{
         MOST_PX,
         masks::{Mask, read_mask},
@@ -113,7 +113,7 @@ fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::
     let (device, config) = (encoder.device, encoder.config);
     let look = |vit: &Vit, index: usize, (image_CHW, mask): (Tensor, Option<Mask>)| {
         let look = Look::at(args, vit, &image_CHW, device);
-        ensure!(look.block.is_finite(), super::NOT_FINITE);
+        ensure!(look.block.is_finite(), NotFinite);
         if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
             draw(out, &examples[index], &look)?;
         }

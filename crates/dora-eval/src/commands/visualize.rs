@@ -13,7 +13,7 @@ use dora_data::{
     output::{check_writable, tell},
 };
 use dora_eval::{
-    encoder::{Encoder, EncoderArgs},
+    encoder::{Encoder, EncoderArgs, NotFinite},
     images::{footage::Footage, grid::Grid},
     pictures::{
         Row, beside, lay_out,
@@ -190,7 +190,7 @@ fn draw<'a>(
     let mut sights = Vec::new();
     for chunk in sampled.chunks(FRAMES_AT_ONCE) {
         let sight = follower().look(chunk.len(), |at| read(plan.frames[chunk[at]]))?;
-        ensure!(sight.is_finite(), super::NOT_FINITE);
+        ensure!(sight.is_finite(), NotFinite);
         sights.push(sight);
         progress.advance(chunk.len() as u64);
     }

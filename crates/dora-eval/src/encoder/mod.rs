@@ -119,6 +119,11 @@ pub enum EncoderError {
     NoCuda,
 }
 
+/// Weights that give no numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the encoder makes numbers of images that are not finite: its weights are no use")]
+pub struct NotFinite;
+
 /// An encoder with everything that a protocol asks of it.
 #[derive(Debug)]
 pub struct Encoder {
