@@ -130,6 +130,10 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
     kind.check()?;
     let encoder = Encoder::load(&args.encoder)?;
     let head_ids = heads(args, encoder.config.heads)?;
+    ensure!(
+        args.layer == Layer::Last || encoder.config.depth > 1,
+        "--layer second_last: the encoder has one block alone; give --layer last"
+    );
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make {}; give --out a folder", args.out.display()))?;
     for sheet in ["attention.png", "objects.png", "pca.png"] {
