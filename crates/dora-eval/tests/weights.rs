@@ -165,8 +165,9 @@ fn an_export_holds_the_newest_checkpoint_whole() {
     let (run_dir, out) = (folder.path().join("walk"), folder.path().join("new/out"));
     write_run(&run_dir, 32, &[2, 10]);
     let words = ["export", text(&run_dir), "--checkpoint-key", "student", "--out", text(&out)];
-    let (table, _) = run(&words);
+    let (table, said) = run(&words);
     assert!(table.contains("width 192, depth 12, heads 3") && table.contains("32 px"), "{table}");
+    assert!(said.contains("ignored `head.mlp.0.bias`, which is not the encoder's"), "{said}");
     let state = StateDict::read(&out.join("model.safetensors")).unwrap();
     let expected = weights(&config(32), 11);
     assert_eq!(state.iter().count(), expected.iter().count());
@@ -209,6 +210,20 @@ fn an_import_serves_as_a_checkpoint() {
     let student = folder.path().join("student");
     run(&["import", text(&file), "--checkpoint-key", "student", "--out", text(&student)]);
     assert_ne!(load(&student).digest, teacher.digest);
+}
+
+#[test]
+fn a_run_s_own_head_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("walk");
+    write_run(&run_dir, 32, &[2]);
+    let (file, out) = (run_dir.join("recipe.toml"), folder.path().join("out"));
+    let with = ["visualize", text(&file), "--out", text(&out), "--heads", "9", "--checkpoint"];
+    check_refused(&[&with[..], &[text(&run_dir)]].concat(), "the encoder has the heads 0 to 2");
+    let dino = fixture("dino_full.pth");
+    let foreign = dora_eval(&[&with[..], &[text(&dino)]].concat());
+    let said = String::from_utf8(foreign.stderr).unwrap();
+    assert!(said.contains("ignored 2 tensors that are not the encoder's"), "{said}");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub const WEIGHTS_NAME: &str = "model.safetensors";
 
 /// Where the encoder lies in a file of a run's checkpoint.
 const OWN_PLACE: &str = "backbone";
+/// How names of the projection head beside it open.
+const OWN_HEAD: &str = "head.";
 
 /// Which encoder, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
@@ -157,6 +159,9 @@ impl Encoder {
         let (mut name, mut state, config) = match &args.checkpoint {
             Some(path) => {
                 let file = EncoderFile::read(path, args.checkpoint_key)?;
+                if !file.is_of_a_run() {
+                    file.say_ignored();
+                }
                 (file.name(), file.weights.state, file.weights.config)
             }
             None => {
@@ -227,8 +232,7 @@ impl DeviceName {
 }
 
 impl EncoderFile {
-    /// Finds the file that `path` means, reads its encoder, and says on standard error what of the file
-    /// is not used.
+    /// Finds the file that `path` means, and reads its encoder.
     pub fn read(path: &Path, key: CheckpointKey) -> Result<Self, EncoderError> {
         let which = Which::from(key);
         let path = weights_file(path, which)?;
@@ -236,10 +240,20 @@ impl EncoderFile {
             path: path.clone(),
             source: source.into(),
         })?;
-        if let Some(ignored) = ignored(&weights.ignored) {
-            say!("{}: {ignored}", path.display());
-        }
         Ok(Self { path, weights })
+    }
+
+    /// Says on standard error what of the file is not used.
+    pub fn say_ignored(&self) {
+        if let Some(ignored) = ignored(&self.weights.ignored) {
+            say!("{}: {ignored}", self.path.display());
+        }
+    }
+
+    /// Whether the encoder lies where a run's own does, with nothing beside it but a head.
+    fn is_of_a_run(&self) -> bool {
+        let is_of_head = |name: &String| name.starts_with(OWN_HEAD);
+        self.weights.place == OWN_PLACE && self.weights.ignored.iter().all(is_of_head)
     }
 
     /// The file, and where in it the encoder lay unless that is where a run's own lies.
