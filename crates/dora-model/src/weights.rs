@@ -79,7 +79,7 @@ const MOST_WIDTH: i64 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The system's reason.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Neither of the two formats.
     #[error("it is neither a safetensors file nor one of `torch.save`")]
