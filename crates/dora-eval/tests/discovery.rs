@@ -30,14 +30,18 @@ fn write_image(path: &Path, index: u32) {
 }
 
 fn write_mask(path: &Path, (width, height): (u32, u32), label: u8) {
+    let is_object = |at: u32| (20..60).contains(&(at % width)) && (16..50).contains(&(at / width));
+    let indices: Vec<u8> =
+        (0..width * height).map(|at| if is_object(at) { label } else { 0 }).collect();
+    write_labels(path, (width, height), &indices);
+}
+
+fn write_labels(path: &Path, (width, height): (u32, u32), labels: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut encoder = png::Encoder::new(File::create(path).unwrap(), width, height);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_palette([0, 0, 0, 128, 0, 0].repeat(128));
-    let is_object = |at: u32| (20..60).contains(&(at % width)) && (16..50).contains(&(at / width));
-    let indices: Vec<u8> =
-        (0..width * height).map(|at| if is_object(at) { label } else { 0 }).collect();
-    encoder.write_header().unwrap().write_image_data(&indices).unwrap();
+    encoder.write_header().unwrap().write_image_data(labels).unwrap();
 }
 
 fn annotation(objects: &[(&str, u8, [u32; 4])]) -> String {
@@ -212,6 +216,45 @@ fn davis_gives_boxes_by_masks() {
     RgbImage::new(WIDTH, HEIGHT).save(at("Annotations", 1, "png")).unwrap();
     unreadable(&["--data", &root], &["expected a palette or grey PNG"]);
     unreadable(&["--data", &root, "--set", "test"], &["has no list YEAR/test.txt", "--set"]);
+}
+
+#[test]
+fn labels_of_davis_mean_what_they_do_elsewhere() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("davis");
+    let mask = |frame: u32| data.join(format!("Annotations/480p/walk/{frame:05}.png"));
+    for frame in 0..3 {
+        write_image(&data.join(format!("JPEGImages/480p/walk/{frame:05}.jpg")), frame);
+        write_mask(&mask(frame), (WIDTH, HEIGHT), if frame > 0 { 255 } else { 0 });
+    }
+    let root = data.to_str().unwrap();
+    let read = |set| {
+        let args = DataArgs { root: &data, set: Some(set), boxes: None, no_hard: false, every: 1 };
+        DataSet::read(&args).unwrap()
+    };
+    // Of 0 and 255 alone, as DAVIS was at first, with lists of files.
+    let line = |frame| {
+        format!("/JPEGImages/480p/walk/0000{frame}.jpg /Annotations/480p/walk/0000{frame}.png\n")
+    };
+    write(&data.join("ImageSets/480p/val.txt"), &(0..3).map(line).collect::<String>());
+    let found = read("val");
+    assert_eq!((found.examples.len(), found.without_objects), (2, 1));
+    for example in &found.examples {
+        let bounds: Vec<[f64; 4]> = example.objects.iter().map(|o| o.bounds.into()).collect();
+        assert_eq!(bounds, [[20.0, 16.0, 60.0, 50.0]]);
+        let labels = example.mask.as_ref().unwrap().read().unwrap().labels;
+        assert_eq!(labels.iter().map(|label| u32::from(*label)).sum::<u32>(), 40 * 34);
+    }
+    // The year 2016 knows one object, whatever its parts are; others know each.
+    let parts: Vec<u8> =
+        (0..WIDTH * HEIGHT).map(|at| [0, 1, 4, 255][at as usize / 10 % 4]).collect();
+    (0..3).for_each(|frame| write_labels(&mask(frame), (WIDTH, HEIGHT), &parts));
+    for (year, set, objects) in [("2016", "one", 1), ("2017", "each", 2)] {
+        write(&data.join(format!("ImageSets/{year}/{set}.txt")), "walk\n");
+        assert!(read(set).examples.iter().all(|example| example.objects.len() == objects));
+    }
+    write(&data.join("ImageSets/2017/out.txt"), "../walk/../0.jpg\n");
+    unreadable(&["--data", root, "--set", "out"], &["out.txt names", "which is no sequence"]);
 }
 
 #[test]
