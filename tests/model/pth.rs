@@ -201,8 +201,40 @@ fn tensors_share_values_within_reason() {
     assert!(!refused[0] && refused[39]);
 }
 
+#[test]
+fn small_files_cannot_ask_for_much_memory() {
+    const MANY: &str = "more than 524288 instructions, which no checkpoint has";
+    let pickle = |body: &[u8]| [b"\x80\x02", body, b"."].concat();
+    let zip = |body: &[u8]| archive(&[("x/data.pkl", &pickle(body))]);
+    for instructions in [
+        &b"N\x85"[..], // tuples
+        b"]\x94",      // lists, remembered
+        b"(",          // marks
+        b"N22222222",  // the stack's
+        b"](NNNNe",    // items
+    ] {
+        let body = instructions.repeat((1 << 19) / instructions.len() + 1);
+        assert!(read(zip(&body)).unwrap_err().to_string().ends_with(MANY), "{instructions:?}");
+    }
+    // What the magic number of the old container is, in which all pickles count together.
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    let (fits, not) = (pickle(&b"N\x85".repeat(1 << 16)), pickle(&b"N\x85".repeat(1 << 17)));
+    let old =
+        |skipped: &[u8]| [&magic[..], skipped, skipped, &pickle(b"}"), &pickle(b"]")].concat();
+    assert!(read(old(&fits)).unwrap().is_empty());
+    assert!(read(old(&not)).unwrap_err().to_string().ends_with(MANY));
+    // Names of one tensor, and a name that is too long for one.
+    let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n)Rq\x00";
+    let names = b"U\x01ah\x00".repeat(1 << 14);
+    let many = [b"}(U\x01a", &tensor[..], &names, b"u"].concat();
+    let message = read(zip(&many)).unwrap_err().to_string();
+    assert_eq!(message, "it names more than 16384 tensors, which no checkpoint does");
+    let long = [b"}X\x01\x01\x00\x00", "a".repeat(257).as_bytes(), &tensor[..], b"s"].concat();
+    assert!(read(zip(&long)).unwrap().is_empty());
+}
+
 /// A zip archive of stored records; checksums and dates are 0.
-fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in records {
         let place = bytes.len() as u32;

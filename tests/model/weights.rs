@@ -9,7 +9,7 @@ use dora_model::{
 };
 use tch::{Device, Kind, Tensor};
 
-use super::{fixture, ramp};
+use super::{fixture, pth::archive, ramp};
 
 const CONFIG: VitConfig = VitConfig {
     patch_px: 2,
@@ -27,11 +27,15 @@ fn vit() -> StateDict {
 
 /// Writes tensors as safetensors and reads the encoder among them.
 fn written(state: &StateDict) -> Result<EncoderWeights, String> {
+    written_as(state, Which::Teacher)
+}
+
+fn written_as(state: &StateDict, which: Which) -> Result<EncoderWeights, String> {
     let folder = tempfile::tempdir().unwrap();
     // The name says nothing: content does.
     let path = folder.path().join("weights.pth");
     state.write(&path).unwrap();
-    read_encoder(&path, Which::Teacher).map_err(|error| error.to_string())
+    read_encoder(&path, which).map_err(|error| error.to_string())
 }
 
 fn same(a: &StateDict, b: &StateDict) -> bool {
@@ -96,6 +100,31 @@ fn one_of_several_is_taken_by_its_name() {
 }
 
 #[test]
+fn one_network_is_never_taken_for_the_other() {
+    let vit = vit();
+    for (prefix, asked, found) in [
+        ("teacher.backbone.", Which::Student, "teacher"),
+        ("model.model_ema.", Which::Student, "teacher"),
+        ("state_dict.student.", Which::Teacher, "student"),
+    ] {
+        let place = prefix.trim_end_matches('.');
+        assert_eq!(
+            written_as(&vit.with_prefix(prefix), asked).unwrap_err(),
+            format!(
+                "its ViT lies under `{place}` and is the {found}; give `--checkpoint-key {found}` to \
+                 use it"
+            )
+        );
+    }
+    // Names that say nothing of it are both.
+    for prefix in ["", "backbone.", "model.", "state_dict.module."] {
+        for which in [Which::Teacher, Which::Student] {
+            assert!(same(&written_as(&vit.with_prefix(prefix), which).unwrap().state, &vit));
+        }
+    }
+}
+
+#[test]
 fn what_would_be_judged_wrongly_is_refused() {
     let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
     for (name, expected) in [
@@ -153,6 +182,28 @@ fn what_would_be_judged_wrongly_is_refused() {
         &mut stream(1, "", &[]),
     );
     assert!(written(&wide).unwrap_err().contains("its width of 1280"));
+}
+
+#[test]
+fn more_names_than_a_vit_has_are_refused_before_their_values() {
+    // All are one tensor, whose values are not even there.
+    let mut pickle = b"\x80\x02}(".to_vec();
+    let tensor =
+        b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpu\
+        K\x01tQK\x00K\x01\x85K\x01\x85\x89NtRq\x00";
+    pickle.extend(b"U\x17patch_embed.proj.weight");
+    pickle.extend(tensor);
+    for index in 0..10_000 {
+        pickle.extend(format!("U\x05{index:05}h\x00").as_bytes());
+    }
+    pickle.extend(b"u.");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.pth");
+    fs::write(&path, archive(&[("x/data.pkl", &pickle)])).unwrap();
+    assert_eq!(
+        read_encoder(&path, Which::Teacher).unwrap_err().to_string(),
+        "it holds more than 966 tensors beside `patch_embed.proj.weight`, which no ViT has"
+    );
 }
 
 #[test]

@@ -183,6 +183,9 @@ impl Vit {
     }
 
     /// Tokens of images, with queries and keys of the block that `layer` names.
+    ///
+    /// # Panics
+    /// If the encoder has no block, or one alone and `layer` is [`TrackerLayer::SecondLast`].
     pub fn features(&self, images_NCHW: &Tensor, layer: TrackerLayer) -> Features {
         let tracker_block = self.blocks.len()
             - match layer {
@@ -199,7 +202,7 @@ impl Vit {
                 tracked = Some((queries_NHSE, keys_NHSE));
             }
         }
-        let (queries_NHSE, keys_NHSE) = tracked.expect("an encoder has at least two blocks");
+        let (queries_NHSE, keys_NHSE) = tracked.expect("the encoder has the block that is named");
         Features { tokens_NSD: self.norm.forward(&tokens), queries_NHSE, keys_NHSE }
     }
 

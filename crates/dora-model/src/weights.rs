@@ -5,6 +5,7 @@
 //! wrongly.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read},
     path::Path,
@@ -22,7 +23,9 @@ const LANDMARK: &str = "patch_embed.proj.weight";
 
 /// What files call the moving average and the network that gradients train, best name first.
 const TEACHER: &[&str] = &["teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder"];
-const STUDENT: &[&str] = &["student", "model", "state_dict", "base_encoder"];
+const STUDENT: &[&str] = &["student", "base_encoder"];
+/// What files call their only network, or the student beside a moving average.
+const PLAIN: &[&str] = &["model", "state_dict"];
 
 /// How names open that belong to heads and to pretraining, not to the encoder.
 const HEADS: &[&str] = &[
@@ -66,6 +69,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("rel_pos", "relative positions"),
 ];
 
+/// More tensors than any ViT has: these are 80 blocks.
+const MOST_TENSORS: usize = 966;
+
 /// ViT-L's: wider ViTs have heads of widths other than 64, which no file tells.
 const MOST_WIDTH: i64 = 1024;
 
@@ -73,7 +79,7 @@ const MOST_WIDTH: i64 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The system's reason.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Neither of the two formats.
     #[error("it is neither a safetensors file nor one of `torch.save`")]
@@ -98,6 +104,16 @@ pub enum WeightsError {
         /// The one that was asked for.
         key: &'static str,
     },
+    /// The ViT in it is by its name the one that was not asked for.
+    #[error(
+        "its ViT lies under `{place}` and is the {found}; give `--checkpoint-key {found}` to use it"
+    )]
+    OtherNetwork {
+        /// Where it lies.
+        place: String,
+        /// What it is.
+        found: &'static str,
+    },
     /// A ViT of another kind.
     #[error("its tensor `{name}` belongs to a ViT with {what}, which is not computed here")]
     Other {
@@ -112,6 +128,9 @@ pub enum WeightsError {
          if it belongs to a head, save the file without it"
     )]
     Unknown(String),
+    /// More tensors than a ViT has.
+    #[error("it holds more than {MOST_TENSORS} tensors beside `{LANDMARK}`, which no ViT has")]
+    TooMany,
     /// Tensors that a ViT of these sizes has are not there.
     #[error("{0} missing, which a ViT of these sizes has")]
     Missing(String),
@@ -134,6 +153,31 @@ pub enum Which {
     Student,
 }
 
+impl Which {
+    /// The word for it in files and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Teacher => Self::Student,
+            Self::Student => Self::Teacher,
+        }
+    }
+
+    /// Names that are its own.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Teacher => TEACHER,
+            Self::Student => STUDENT,
+        }
+    }
+}
+
 /// An encoder from a file.
 #[derive(Debug)]
 pub struct EncoderWeights {
@@ -149,7 +193,8 @@ pub struct EncoderWeights {
     pub ignored: Vec<String>,
 }
 
-/// Reads the encoder of a file; `which` decides where there are several.
+/// Reads the encoder of a file; `which` decides where there are several. One that no name tells to be
+/// either is both.
 pub fn read_encoder(path: &Path, which: Which) -> Result<EncoderWeights, WeightsError> {
     let mut head = Vec::new();
     File::open(path)?.take(16).read_to_end(&mut head)?;
@@ -186,6 +231,11 @@ impl Place<'_> {
         self.path.iter().any(|key| key == word) || self.prefix.split('.').any(|part| part == word)
     }
 
+    /// Whether a name tells that it is this network.
+    fn is(&self, which: Which) -> bool {
+        which.words().iter().any(|word| self.is_named(word))
+    }
+
     fn shown(&self) -> String {
         place(self.path, self.prefix)
     }
@@ -211,15 +261,15 @@ fn of_pth(
 ) -> Result<EncoderWeights, WeightsError> {
     let dict = &file.dicts()[at];
     let place = place(&dict.path, prefix);
+    let named: HashMap<&str, &StoredTensor> =
+        dict.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let names: Vec<&str> = dict.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let Parts { own, ignored } = part(&names, prefix)?;
     let stored: Vec<(String, StoredTensor)> = own
         .into_iter()
         .filter_map(|name| {
-            let full = format!("{prefix}{name}");
-            // Of two with one name the later one counts, as in Python.
-            let tensor = dict.tensors.iter().rfind(|tensor| tensor.name == full)?;
-            Some((name.to_owned(), tensor.clone()))
+            let tensor = named.get(format!("{prefix}{name}").as_str())?;
+            Some((name.to_owned(), (*tensor).clone()))
         })
         .collect();
     let tensors: Result<Vec<(String, Tensor)>, PthError> =
@@ -236,32 +286,34 @@ fn prefixes<'a>(names: &[&'a str]) -> Vec<&'a str> {
     names.iter().filter_map(cut).collect()
 }
 
-/// The one place, or the one with the name that was asked for.
+/// The one place, or the one with the name that was asked for; never one with the name of the other.
 fn pick<'a>(
     mut places: Vec<Place<'a>>,
     which: Which,
     found: impl FnOnce() -> String,
 ) -> Result<Place<'a>, WeightsError> {
-    let (key, words) = match which {
-        Which::Teacher => ("teacher", TEACHER),
-        Which::Student => ("student", STUDENT),
-    };
     if places.is_empty() {
         return Err(WeightsError::NoEncoder { found: found() });
     }
     if places.len() > 1 {
-        let best = words.iter().find_map(|word| {
+        let plain = if which == Which::Student { PLAIN } else { &[] };
+        let best = which.words().iter().chain(plain).find_map(|word| {
             let mut named = (0..places.len()).filter(|at| places[*at].is_named(word));
             named.next().filter(|_| named.next().is_none())
         });
         let Some(best) = best else {
-            let shown: Vec<String> =
-                places.iter().map(|place| format!("`{}`", place.shown())).collect();
-            return Err(WeightsError::Several { found: shown.join(", "), key });
+            let shown: Vec<String> = places.iter().map(Place::shown).collect();
+            let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+            return Err(WeightsError::Several { found: some(&shown), key: which.as_str() });
         };
         places.swap(0, best);
     }
-    Ok(places.swap_remove(0))
+    let place = places.swap_remove(0);
+    if place.is(which.other()) && !place.is(which) {
+        let found = which.other().as_str();
+        return Err(WeightsError::OtherNetwork { place: place.shown(), found });
+    }
+    Ok(place)
 }
 
 /// Names of a dictionary told apart.
@@ -272,21 +324,22 @@ struct Parts<'a> {
     ignored: Vec<String>,
 }
 
-/// Tells the encoder's tensors from a head's.
+/// Tells the encoder's tensors from a head's, by their names alone, before any value is read.
 fn part<'a>(names: &[&'a str], prefix: &str) -> Result<Parts<'a>, WeightsError> {
     let mut parts = Parts { own: Vec::new(), ignored: Vec::new() };
     for name in names {
-        let Some(own) = name.strip_prefix(prefix) else {
+        let own = name.strip_prefix(prefix);
+        let own = own.filter(|own| !HEADS.iter().any(|head| own.starts_with(head)));
+        let Some(own) = own else {
             parts.ignored.push((*name).to_owned());
             continue;
         };
-        if HEADS.iter().any(|head| own.starts_with(head)) {
-            parts.ignored.push((*name).to_owned());
-            continue;
-        }
         let has = |word: &str| own.starts_with(word) || own.contains(&format!(".{word}"));
         if let Some((_, what)) = OTHERS.iter().find(|(word, _)| has(word)) {
             return Err(WeightsError::Other { name: (*name).to_owned(), what });
+        }
+        if parts.own.len() == MOST_TENSORS {
+            return Err(WeightsError::TooMany);
         }
         parts.own.push(own);
     }

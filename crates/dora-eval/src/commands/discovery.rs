@@ -13,15 +13,11 @@ use dora_eval::{
     discovery::{
         LastBlock, PxBox, Tally,
         attention::{LabelCounts, MASS, attention_masks},
-        data::{DataArgs, DataSet, Example},
+        data::{DataArgs, DataSet, Example, MaskFile},
         lost::{Found, K_PATCHES, lost},
     },
-    encoder::{Encoder, EncoderArgs, look::look_at_each, rate::matrix_flops_per_s},
-    images::{
-        MOST_PX,
-        masks::{Mask, read_mask},
-        read_rgb, resize,
-    },
+    encoder::{Encoder, EncoderArgs, NotFinite, look::look_at_each, rate::matrix_flops_per_s},
+    images::{MOST_PX, masks::Mask, read_rgb, resize},
     pictures::discovery_picture,
     progress::Progress,
 };
@@ -108,12 +104,12 @@ fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::
     let is_drawn = |index: usize| args.pictures > 0 && index.is_multiple_of(draw_every);
     let read = |index: usize| -> anyhow::Result<_> {
         let Example { image, mask, .. } = &examples[index];
-        Ok((read_rgb(image)?, mask.as_deref().map(read_mask).transpose()?))
+        Ok((read_rgb(image)?, mask.as_ref().map(MaskFile::read).transpose()?))
     };
     let (device, config) = (encoder.device, encoder.config);
     let look = |vit: &Vit, index: usize, (image_CHW, mask): (Tensor, Option<Mask>)| {
         let look = Look::at(args, vit, &image_CHW, device);
-        ensure!(look.block.is_finite(), super::NOT_FINITE);
+        ensure!(look.block.is_finite(), NotFinite);
         if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
             draw(out, &examples[index], &look)?;
         }

@@ -12,10 +12,6 @@ mod visualize;
 
 use clap::Subcommand;
 
-/// Of weights that give no numbers.
-const NOT_FINITE: &str =
-    "the encoder makes numbers of images that are not finite: its weights are no use";
-
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Measures label propagation beside its dense form

@@ -25,6 +25,7 @@ pub(crate) struct ReleaseArgs {
 pub(crate) fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
     release::check_new(&args.out)?;
     let encoder = EncoderFile::read(&args.checkpoint, args.checkpoint_key)?;
+    encoder.say_ignored();
     release::write(&args.out, &encoder)?;
     let weights = &encoder.weights;
     let VitConfig { patch_px, width, depth, heads, image_px, .. } = weights.config;

@@ -13,7 +13,7 @@ use dora_data::{
     output::{check_writable, tell},
 };
 use dora_eval::{
-    encoder::{Encoder, EncoderArgs},
+    encoder::{Encoder, EncoderArgs, NotFinite},
     images::{footage::Footage, grid::Grid},
     pictures::{
         Row, beside, lay_out,
@@ -130,6 +130,10 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
     kind.check()?;
     let encoder = Encoder::load(&args.encoder)?;
     let head_ids = heads(args, encoder.config.heads)?;
+    ensure!(
+        args.layer == Layer::Last || encoder.config.depth > 1,
+        "--layer second_last: the encoder has one block alone; give --layer last"
+    );
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make {}; give --out a folder", args.out.display()))?;
     for sheet in ["attention.png", "objects.png", "pca.png"] {
@@ -190,7 +194,7 @@ fn draw<'a>(
     let mut sights = Vec::new();
     for chunk in sampled.chunks(FRAMES_AT_ONCE) {
         let sight = follower().look(chunk.len(), |at| read(plan.frames[chunk[at]]))?;
-        ensure!(sight.is_finite(), super::NOT_FINITE);
+        ensure!(sight.is_finite(), NotFinite);
         sights.push(sight);
         progress.advance(chunk.len() as u64);
     }

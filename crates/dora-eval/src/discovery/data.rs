@@ -9,7 +9,13 @@ use std::{
 use rayon::prelude::*;
 
 use super::{PxBox, davis, json, voc};
-use crate::images::{ImageError, image_size};
+use crate::{
+    images::{
+        ImageError, image_size,
+        masks::{Mask, read_mask},
+    },
+    video_segmentation::dataset::Merge,
+};
 
 /// The most that an annotation or a list may have: the largest of VOC has a hundredth of it.
 const MOST_TEXT_BYTES: u64 = 1 << 22;
@@ -23,8 +29,30 @@ pub struct Example {
     pub image: PathBuf,
     /// Boxes around its objects.
     pub objects: Vec<Object>,
-    /// A PNG with the label of each pixel.
-    pub mask: Option<PathBuf>,
+    /// The label of each pixel.
+    pub mask: Option<MaskFile>,
+}
+
+/// A PNG with the label of each pixel, and what labels mean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MaskFile {
+    pub(super) path: PathBuf,
+    /// `None` where they are as they are stored.
+    pub(super) merge: Option<Merge>,
+}
+
+impl MaskFile {
+    /// Reads the labels.
+    ///
+    /// # Errors
+    /// As [`read_mask`].
+    pub fn read(&self) -> Result<Mask, ImageError> {
+        let mask = read_mask(&self.path)?;
+        Ok(match self.merge {
+            Some(merge) => merge.apply(mask),
+            None => mask,
+        })
+    }
 }
 
 /// A box around an object.
@@ -153,13 +181,13 @@ pub(super) fn stems(folder: &Path, extension: &str) -> Vec<String> {
 fn check_sizes(example: &Example) -> Result<(), DataError> {
     let (width, height) = image_size(&example.image)?;
     if let Some(mask) = &example.mask {
-        let (mask_width, mask_height) = image_size(mask)?;
+        let (mask_width, mask_height) = image_size(&mask.path)?;
         if (mask_width, mask_height) != (width, height) {
             let reason = format!(
                 "has {mask_width}x{mask_height} px, but its image {} has {width}x{height}",
                 example.image.display()
             );
-            return Err(wrong(mask, reason));
+            return Err(wrong(&mask.path, reason));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 use super::{
     PxBox,
-    data::{DataError, DataSet, Example, Object, read_list, read_text, stems, wrong},
+    data::{DataError, DataSet, Example, MaskFile, Object, read_list, read_text, stems, wrong},
 };
 
 /// The classes behind the labels of masks, from 1 on.
@@ -82,8 +82,9 @@ fn read_example(root: &Path, list: &Path, name: &str, no_hard: bool) -> Result<E
     let text = read_text(&annotation)?;
     let mut objects = parse(&text).map_err(|reason| wrong(&annotation, reason))?;
     objects.retain(|object| !(no_hard && object.is_hard));
-    let mask = root.join(format!("SegmentationClass/{name}.png"));
-    Ok(Example { name: name.to_owned(), image, objects, mask: mask.is_file().then_some(mask) })
+    let path = root.join(format!("SegmentationClass/{name}.png"));
+    let mask = path.is_file().then_some(MaskFile { path, merge: None });
+    Ok(Example { name: name.to_owned(), image, objects, mask })
 }
 
 /// The objects of an annotation. Document types, and with them entities, are refused.

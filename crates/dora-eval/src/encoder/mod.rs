@@ -23,6 +23,11 @@ use crate::{float_bytes, hex};
 /// The weights in a folder of `export` or `import`.
 pub const WEIGHTS_NAME: &str = "model.safetensors";
 
+/// Where the encoder lies in a file of a run's checkpoint.
+const OWN_PLACE: &str = "backbone";
+/// How names of the projection head beside it open.
+const OWN_HEAD: &str = "head.";
+
 /// Which encoder, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EncoderArgs {
@@ -116,6 +121,11 @@ pub enum EncoderError {
     NoCuda,
 }
 
+/// Weights that give no numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the encoder makes numbers of images that are not finite: its weights are no use")]
+pub struct NotFinite;
+
 /// An encoder with everything that a protocol asks of it.
 #[derive(Debug)]
 pub struct Encoder {
@@ -148,8 +158,11 @@ impl Encoder {
         let device = args.device.find()?;
         let (mut name, mut state, config) = match &args.checkpoint {
             Some(path) => {
-                let EncoderFile { path, weights } = EncoderFile::read(path, args.checkpoint_key)?;
-                (path.display().to_string(), weights.state, weights.config)
+                let file = EncoderFile::read(path, args.checkpoint_key)?;
+                if !file.is_of_a_run() {
+                    file.say_ignored();
+                }
+                (file.name(), file.weights.state, file.weights.config)
             }
             None => {
                 let config = args.arch.config(args.patch);
@@ -178,12 +191,11 @@ impl Encoder {
     }
 }
 
-impl CheckpointKey {
-    /// The word for it in files and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Teacher => "teacher",
-            Self::Student => "student",
+impl From<CheckpointKey> for Which {
+    fn from(key: CheckpointKey) -> Self {
+        match key {
+            CheckpointKey::Teacher => Self::Teacher,
+            CheckpointKey::Student => Self::Student,
         }
     }
 }
@@ -220,22 +232,37 @@ impl DeviceName {
 }
 
 impl EncoderFile {
-    /// Finds the file that `path` means, reads its encoder, and says on standard error what of the file
-    /// is not used.
+    /// Finds the file that `path` means, and reads its encoder.
     pub fn read(path: &Path, key: CheckpointKey) -> Result<Self, EncoderError> {
-        let path = weights_file(path, key)?;
-        let which = match key {
-            CheckpointKey::Teacher => Which::Teacher,
-            CheckpointKey::Student => Which::Student,
-        };
+        let which = Which::from(key);
+        let path = weights_file(path, which)?;
         let weights = read_encoder(&path, which).map_err(|source| EncoderError::Weights {
             path: path.clone(),
             source: source.into(),
         })?;
-        if let Some(ignored) = ignored(&weights.ignored) {
-            say!("{}: {ignored}", path.display());
-        }
         Ok(Self { path, weights })
+    }
+
+    /// Says on standard error what of the file is not used.
+    pub fn say_ignored(&self) {
+        if let Some(ignored) = ignored(&self.weights.ignored) {
+            say!("{}: {ignored}", self.path.display());
+        }
+    }
+
+    /// Whether the encoder lies where a run's own does, with nothing beside it but a head.
+    fn is_of_a_run(&self) -> bool {
+        let is_of_head = |name: &String| name.starts_with(OWN_HEAD);
+        self.weights.place == OWN_PLACE && self.weights.ignored.iter().all(is_of_head)
+    }
+
+    /// The file, and where in it the encoder lay unless that is where a run's own lies.
+    fn name(&self) -> String {
+        let (path, place) = (self.path.display(), self.weights.place.as_str());
+        match place {
+            "" | OWN_PLACE => path.to_string(),
+            place => format!("{path} ({place})"),
+        }
     }
 }
 
@@ -250,7 +277,7 @@ fn ignored(names: &[String]) -> Option<String> {
 
 /// The file of weights that a path means: itself, or in a folder the one of this name, else the one of
 /// `export` and `import`.
-fn weights_file(path: &Path, key: CheckpointKey) -> Result<PathBuf, EncoderError> {
+fn weights_file(path: &Path, which: Which) -> Result<PathBuf, EncoderError> {
     let wrong = |reason: String| EncoderError::Layout { path: path.into(), reason };
     if !path.exists() {
         return Err(wrong("it does not exist".into()));
@@ -258,7 +285,7 @@ fn weights_file(path: &Path, key: CheckpointKey) -> Result<PathBuf, EncoderError
     if path.is_file() {
         return Ok(path.into());
     }
-    let name = format!("{}.safetensors", key.as_str());
+    let name = format!("{}.safetensors", which.as_str());
     let direct = [name.as_str(), WEIGHTS_NAME].map(|name| path.join(name));
     if let Some(file) = direct.into_iter().find(|file| file.is_file()) {
         return Ok(file);

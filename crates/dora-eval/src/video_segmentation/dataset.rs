@@ -20,7 +20,7 @@ const VOID: u8 = 255;
 const DEFAULT_SPLIT: &str = "val";
 
 /// The year whose sequences have one object, whatever its parts are labelled.
-const SINGLE_OBJECT_YEAR: &str = "2016";
+pub(crate) const SINGLE_OBJECT_YEAR: &str = "2016";
 
 /// Which sequences, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,9 +77,9 @@ pub struct Frame {
     pub annotation: PathBuf,
 }
 
-/// What labels of an annotation mean.
+/// What labels of a sequence's annotations mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Merge {
+pub(crate) enum Merge {
     /// Each its own object.
     No,
     /// All one object, but void.
@@ -223,17 +223,12 @@ impl Sequence {
                 )));
             }
         }
-        let labels = read_mask(&first.annotation)?.labels;
-        let highest = labels.iter().copied().filter(|label| *label != VOID).max().unwrap_or(0);
-        let (objects, merge) = match highest {
-            0 if labels.contains(&VOID) => (1, Merge::AllAndVoid),
-            0 => {
-                let mask = first.annotation.display();
-                return Err(wrong(format!("its first mask {mask} has no object to follow")));
-            }
-            _ if is_single => (1, Merge::All),
-            highest => (usize::from(highest), Merge::No),
-        };
+        let mask = read_mask(&first.annotation)?;
+        let merge = Merge::seen_in(&mask, is_single).ok_or_else(|| {
+            let mask = first.annotation.display();
+            wrong(format!("its first mask {mask} has no object to follow"))
+        })?;
+        let objects = merge.apply(mask).labels.into_iter().max().unwrap_or(0).into();
         Ok(Self { name: name.into(), frames, size, objects, merge })
     }
 
@@ -242,16 +237,7 @@ impl Sequence {
     /// # Errors
     /// It cannot be read.
     pub fn annotation(&self, frame: &Frame) -> Result<Mask, ImageError> {
-        let mut mask = read_mask(&frame.annotation)?;
-        for label in &mut mask.labels {
-            *label = match self.merge {
-                Merge::AllAndVoid => (*label).min(1),
-                _ if *label == VOID => 0,
-                Merge::All => (*label).min(1),
-                Merge::No => *label,
-            };
-        }
-        Ok(mask)
+        Ok(self.merge.apply(read_mask(&frame.annotation)?))
     }
 
     /// Finds a mask that somebody made of a frame: `FOLDER/SEQUENCE/00000.png`.
@@ -308,6 +294,33 @@ impl Sequence {
     }
 }
 
+impl Merge {
+    /// As a mask of the sequence shows it; nothing if the mask has no object. `is_single` says that the
+    /// sequence's list knows only one.
+    pub(crate) fn seen_in(mask: &Mask, is_single: bool) -> Option<Self> {
+        let mut labels = mask.labels.iter().filter(|label| **label != 0).peekable();
+        labels.peek()?;
+        Some(match labels.all(|label| *label == VOID) {
+            true => Self::AllAndVoid,
+            false if is_single => Self::All,
+            false => Self::No,
+        })
+    }
+
+    /// Labels as they are counted: 0 is background and void.
+    pub(crate) fn apply(self, mut mask: Mask) -> Mask {
+        for label in &mut mask.labels {
+            *label = match self {
+                Self::AllAndVoid => (*label).min(1),
+                _ if *label == VOID => 0,
+                Self::All => (*label).min(1),
+                Self::No => *label,
+            };
+        }
+        mask
+    }
+}
+
 /// The list of sequences, the names in it, and whether each of them is a single object.
 fn find_list(args: &DatasetArgs) -> Result<(Option<PathBuf>, Vec<String>, bool), DatasetError> {
     let root = &args.data;
@@ -358,7 +371,7 @@ fn find_list(args: &DatasetArgs) -> Result<(Option<PathBuf>, Vec<String>, bool),
 
 /// The sequence that a line of a list means: its name, or a picture's path and its mask's, as the lists
 /// of 2016 have them.
-fn sequence_name(line: &str) -> Option<&str> {
+pub(crate) fn sequence_name(line: &str) -> Option<&str> {
     let first = line.split_whitespace().next()?;
     let name = match first.rsplit('/').nth(1) {
         Some(folder) => folder,

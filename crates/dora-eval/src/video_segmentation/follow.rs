@@ -15,7 +15,7 @@ use super::{
     propagation::{LabelledPatches, Propagation, unit_features},
 };
 use crate::{
-    encoder::rate::wait_for,
+    encoder::{NotFinite, rate::wait_for},
     images::{ImageError, masks::Mask, read_rgb},
 };
 
@@ -77,6 +77,9 @@ pub enum FollowError {
         /// Which size, and what would do.
         problem: String,
     },
+    /// Features of a frame are no numbers.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
 
 impl Default for Protocol {
@@ -128,7 +131,7 @@ impl Protocol {
     /// another thread meanwhile. Ends early when `take` says so by `false`.
     ///
     /// # Errors
-    /// A file cannot be read, or a frame has another size than the first.
+    /// A file cannot be read, a frame has another size than the first, or the encoder gives no numbers.
     pub fn follow(
         &self,
         vit: &Vit,
@@ -151,6 +154,10 @@ impl Protocol {
                     let tokens_1SD = vit.forward(&input_1CHW.to_device(device), None);
                     let features_PD =
                         unit_features(&tokens_1SD.select(0, 0).narrow(0, 1, grid.0 * grid.1));
+                    // Finite only where all are, and what they are divided by.
+                    if !tokens_1SD.norm().double_value(&[]).is_finite() {
+                        return Err(NotFinite.into());
+                    }
                     wait_for(device);
                     let encoded = Instant::now();
                     let mask = if index == 0 {

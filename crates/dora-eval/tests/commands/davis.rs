@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
+use dora_data::rng::stream;
 use dora_eval::images::masks::read_mask;
+use dora_model::{StateDict, Vit, VitConfig};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -259,6 +261,21 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
         }
         fails(name, command.args(*options), expected);
     }
+}
+
+#[test]
+fn an_encoder_that_gives_no_numbers_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (data, weights) = (made_up(folder.path()), folder.path().join("large.safetensors"));
+    let config = VitConfig { depth: 2, ..VitConfig::standard(1, 16) };
+    let fresh = Vit::init(&config, &mut stream(0, "test", &[]));
+    let large: StateDict =
+        fresh.iter().map(|(name, tensor)| (name.to_owned(), tensor * 1e15)).collect();
+    large.write(&weights).unwrap();
+    let mut command = dora_eval(&["davis", "--device", "cpu", "--window", "3", "--checkpoint"]);
+    command.arg(&weights);
+    command.arg("--data").arg(&data).arg("--out").arg(folder.path().join("out")).args(SMALL);
+    fails("large weights", &mut command, "are not finite: its weights are no use");
 }
 
 #[test]

@@ -197,6 +197,48 @@ fn davis_gives_boxes_by_masks() {
 }
 
 #[test]
+fn labels_of_davis_mean_what_they_do_elsewhere() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("davis");
+    let mask = |frame: u32| data.join(format!("Annotations/480p/walk/{frame:05}.png"));
+    for frame in 0..3 {
+        write_image(&data.join(format!("JPEGImages/480p/walk/{frame:05}.jpg")), frame);
+        write_mask(&mask(frame), (WIDTH, HEIGHT), if frame > 0 { 255 } else { 0 });
+    }
+    let root = data.to_str().unwrap();
+    let read = |set| {
+        let args = DataArgs { root: &data, set: Some(set), boxes: None, no_hard: false, every: 1 };
+        DataSet::read(&args).unwrap()
+    };
+    // Of 0 and 255 alone, as DAVIS was at first, with lists of files.
+    let line = |frame| {
+        format!("/JPEGImages/480p/walk/0000{frame}.jpg /Annotations/480p/walk/0000{frame}.png\n")
+    };
+    write(&data.join("ImageSets/480p/val.txt"), &(0..3).map(line).collect::<String>());
+    let found = read("val");
+    assert_eq!((found.examples.len(), found.without_objects), (2, 1));
+    for example in &found.examples {
+        let bounds: Vec<[f64; 4]> = example.objects.iter().map(|o| o.bounds.into()).collect();
+        assert_eq!(bounds, [[20.0, 16.0, 60.0, 50.0]]);
+        let labels = example.mask.as_ref().unwrap().read().unwrap().labels;
+        assert_eq!(labels.iter().map(|label| u32::from(*label)).sum::<u32>(), 40 * 34);
+    }
+    // The year 2016 knows one object, whatever its parts are; others know each.
+    let parts: Vec<u8> =
+        (0..WIDTH * HEIGHT).map(|at| [0, 1, 4, 255][at as usize / 10 % 4]).collect();
+    let size = (WIDTH as usize, HEIGHT as usize);
+    (0..3).for_each(|frame| {
+        workbench::write_mask(&mask(frame), size, |x, y| parts[y * size.0 + x]);
+    });
+    for (year, set, objects) in [("2016", "one", 1), ("2017", "each", 2)] {
+        write(&data.join(format!("ImageSets/{year}/{set}.txt")), "walk\n");
+        assert!(read(set).examples.iter().all(|example| example.objects.len() == objects));
+    }
+    write(&data.join("ImageSets/2017/out.txt"), "../walk/../0.jpg\n");
+    unreadable(&["--data", root, "--set", "out"], &["out.txt names", "which is no sequence"]);
+}
+
+#[test]
 fn a_wrong_input_gets_one_sentence() {
     let folder = TempDir::new().unwrap();
     let root = path(&folder, "VOC");

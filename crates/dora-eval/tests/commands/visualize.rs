@@ -182,6 +182,17 @@ fn a_wrong_input_gets_one_sentence() {
     broken.args(["--objects", "1"]);
     broken.args(["--store", &store, "--out", &path(&folder, "broken")]);
     refused(broken, "not finite");
+    let weights = path(&folder, "one.safetensors");
+    let config = VitConfig { depth: 1, ..config };
+    Vit::init(&config, &mut stream(0, "test", &[])).write(Path::new(&weights)).unwrap();
+    let of_one_block = |layer: &str, out: &str| {
+        let mut one = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
+        one.args(["visualize", "--checkpoint", &weights, "--device", "cpu", "--layer", layer]);
+        one.args(["--store", &store, "--out", out, "--objects", "1", "--short-side", "70"]);
+        one
+    };
+    refused(of_one_block("second_last", &out), "--layer second_last: the encoder has one block");
+    drawn(of_one_block("last", &path(&folder, "one")));
     let empty = path(&folder, "empty.store");
     write_store(Path::new(&empty), 0);
     refused(command(&["--store", &empty, "--out", &out]), "has no frame");

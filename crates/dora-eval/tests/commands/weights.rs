@@ -30,6 +30,7 @@ fn fixture(name: &str) -> PathBuf {
 fn check_refused(words: &[&str], expected: &str) {
     let text = refusal(&mut dora_eval(words));
     assert!(text.contains(expected) && text.trim().lines().count() == 1, "{text}");
+    assert_eq!(text.matches(expected).count(), 1, "said twice: {text}");
 }
 
 #[track_caller]
@@ -149,8 +150,9 @@ fn an_export_holds_the_newest_checkpoint_whole() {
     let (run_dir, out) = (folder.path().join("walk"), folder.path().join("new/out"));
     write_run(&run_dir, 32, &[2, 10]);
     let words = ["export", text(&run_dir), "--checkpoint-key", "student", "--out", text(&out)];
-    let (table, _) = run(&words);
+    let (table, said) = run(&words);
     assert!(table.contains("width 192, depth 12, heads 3") && table.contains("32 px"), "{table}");
+    assert!(said.contains("ignored `head.mlp.0.bias`, which is not the encoder's"), "{said}");
     let state = StateDict::read(&out.join("model.safetensors")).unwrap();
     let expected = weights(&config(32), 11);
     assert_eq!(state.iter().count(), expected.iter().count());
@@ -188,9 +190,24 @@ fn an_import_serves_as_a_checkpoint() {
     );
     let (teacher, imported) = (load(&file), load(&out));
     assert_eq!(teacher.digest, imported.digest);
+    assert!(teacher.name.ends_with("dino_full.pth (teacher/backbone)"), "{}", teacher.name);
+    assert!(imported.name.ends_with("model.safetensors"), "{}", imported.name);
     let student = folder.path().join("student");
     run(&["import", text(&file), "--checkpoint-key", "student", "--out", text(&student)]);
     assert_ne!(load(&student).digest, teacher.digest);
+}
+
+#[test]
+fn a_run_s_own_head_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("walk");
+    write_run(&run_dir, 32, &[2]);
+    let (file, out) = (run_dir.join("recipe.toml"), folder.path().join("out"));
+    let with = ["visualize", text(&file), "--out", text(&out), "--heads", "9", "--checkpoint"];
+    check_refused(&[&with[..], &[text(&run_dir)]].concat(), "the encoder has the heads 0 to 2");
+    let dino = fixture("dino_full.pth");
+    let said = refusal(&mut dora_eval(&[&with[..], &[text(&dino)]].concat()));
+    assert!(said.contains("ignored 2 tensors that are not the encoder's"), "{said}");
 }
 
 #[test]
@@ -200,7 +217,12 @@ fn what_is_no_encoder_gets_one_sentence() {
     let out = text(&out);
     let cut = folder.path().join("cut.pth");
     fs::write(&cut, &fs::read(fixture("dino_full.pth")).unwrap()[..9_000]).unwrap();
+    // A zip archive would be longer to write than the container of before PyTorch 1.6.
+    let many = folder.path().join("many.pth");
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    fs::write(&many, [&magic[..], b"N", &b"\x85".repeat(1 << 22)].concat()).unwrap();
     for (file, expected) in [
+        (many, "its pickles have more than 524288 instructions, which no checkpoint has"),
         (folder.path().join("absent.pth"), "it does not exist"),
         (folder.path().to_owned(), "expected teacher.safetensors or checkpoints/step-N"),
         (cut, "its zip archive is damaged or cut off"),

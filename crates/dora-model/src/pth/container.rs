@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     PthError, Source,
-    pickle::{Id, Node, Pickle},
+    pickle::{Id, MOST_INSTRUCTIONS, Node, Pickle},
     zip,
 };
 
@@ -89,22 +89,22 @@ impl<S: Source> Container<S> {
     fn open_legacy(mut source: S, len: u64) -> Result<Self, PthError> {
         let mut bytes = Vec::new();
         source.by_ref().take(MOST_PICKLE_BYTES).read_to_end(&mut bytes)?;
-        let mut at = 0;
+        let (mut at, mut instructions) = (0, MOST_INSTRUCTIONS);
         let mut next = || -> Result<(Pickle<'_>, usize), PthError> {
-            let pickle = Pickle::read(&bytes[at..])?;
+            let pickle = Pickle::read(&bytes[at..], &mut instructions)?;
             let start = at;
             at += pickle.len;
             Ok((pickle, start))
         };
         next()?;
         next()?;
-        let (machine, _) = next()?;
-        if !is_little_endian(&machine) {
+        if !is_little_endian(&next()?.0) {
             return Err(PthError::BigEndian);
         }
         let (values, start) = next()?;
         let widths = storage_widths(&values);
         let pickle = bytes[start..start + values.len].to_vec();
+        drop(values);
         let (keys, _) = next()?;
         let keys = keys.sequence(keys.root()).unwrap_or_default().iter().map(|key| keys.text(*key));
         let keys: Vec<&str> = keys.collect::<Option<_>>().ok_or(PthError::NoPickle)?;

@@ -1,7 +1,9 @@
 //! Files of `torch.save` (`.pth`, `.pt`), read without Python: what a file would have Python call is
-//! never called, and no number in it makes this reader take more memory than the file is long.
+//! never called.
 //!
-//! Opening reads the table of values; the values of a tensor are read when it is asked for.
+//! Opening reads the table of values; the values of a tensor are read when it is asked for. Whatever a
+//! file says, its table takes less than 150 MB, and the values of all tensors that are asked for at most
+//! sixteen times the file's length.
 
 mod container;
 mod pickle;
@@ -19,13 +21,15 @@ use tch::{Kind, Tensor};
 pub(crate) use self::container::is_pth;
 use self::{
     container::{Container, Span, read_span, storage_of, value_bytes},
-    pickle::{Id, Node, Pickle, PickleError},
+    pickle::{Id, MOST_INSTRUCTIONS, Node, Pickle, PickleError},
 };
 
 /// Nested dictionaries of a checkpoint are few; a circle of them has no end.
 const MOST_LEVELS: usize = 16;
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
+/// More tensors than fit into the instructions that a file may have, unless they are shared.
+const MOST_TENSORS: usize = 1 << 14;
 /// How often over tensors may share what the file holds.
 const MOST_SHARING: u64 = 16;
 
@@ -33,7 +37,7 @@ const MOST_SHARING: u64 = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum PthError {
     /// The system's reason.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Not written by `torch.save`.
     #[error("it is no file of `torch.save`")]
@@ -63,8 +67,11 @@ pub enum PthError {
     /// A table longer than any checkpoint's.
     #[error("its table of values takes {0} bytes, more than any checkpoint's")]
     LongPickle(u64),
+    /// Names for more tensors than any checkpoint's.
+    #[error("it names more than {MOST_TENSORS} tensors, which no checkpoint does")]
+    ManyTensors,
     /// The table of values cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Pickle(#[from] PickleFault),
     /// The file became shorter while it was read.
     #[error("it became shorter while it was read")]
@@ -142,9 +149,11 @@ impl<S: Source> PthFile<S> {
     pub fn new(source: S) -> Result<Self, PthError> {
         let mut container = Container::open(source)?;
         let bytes = std::mem::take(&mut container.pickle);
-        let pickle = Pickle::read(&bytes)?;
-        let mut walk = Walk { pickle: &pickle, seen: HashSet::new(), dicts: Vec::new() };
-        walk.dict(pickle.root(), &mut Vec::new());
+        let mut instructions = MOST_INSTRUCTIONS;
+        let pickle = Pickle::read(&bytes, &mut instructions)?;
+        let mut walk =
+            Walk { pickle: &pickle, seen: HashSet::new(), dicts: Vec::new(), tensors: 0 };
+        walk.dict(pickle.root(), &mut Vec::new())?;
         let dicts = walk.dicts;
         let top_level = describe(&pickle);
         Ok(Self { container, dicts, top_level, given_bytes: 0 })
@@ -225,13 +234,12 @@ impl Form {
             }
             other => return Err(format!("has values of the unknown type {other}")),
         };
-        let [sizes, strides] = [sizes, strides].map(|id| pickle.ints(id));
+        let [sizes, strides] = [sizes, strides].map(|id| pickle.ints(id, MOST_DIMENSIONS));
         let (sizes, strides) = sizes.zip(strides).ok_or_else(unreadable)?;
         let offset = pickle.int(offset).and_then(|offset| u64::try_from(offset).ok());
         let offset = offset.ok_or_else(unreadable)?;
-        let is_sound = sizes.len() == strides.len()
-            && sizes.len() <= MOST_DIMENSIONS
-            && sizes.iter().chain(&strides).all(|number| *number >= 0);
+        let is_sound =
+            sizes.len() == strides.len() && sizes.iter().chain(&strides).all(|number| *number >= 0);
         if !is_sound {
             return Err("has an impossible shape".to_owned());
         }
@@ -257,29 +265,36 @@ struct Walk<'a> {
     pickle: &'a Pickle<'a>,
     seen: HashSet<Id>,
     dicts: Vec<TensorDict>,
+    /// In all of them.
+    tensors: usize,
 }
 
 impl Walk<'_> {
-    fn dict(&mut self, id: Id, path: &mut Vec<String>) {
+    fn dict(&mut self, id: Id, path: &mut Vec<String>) -> Result<(), PthError> {
         if path.len() > MOST_LEVELS || !self.seen.insert(id) {
-            return;
+            return Ok(());
         }
-        let Some(entries) = self.pickle.entries(id) else { return };
+        let Some(entries) = self.pickle.entries(id) else { return Ok(()) };
         let named = |&(key, value): &(Id, Id)| Some((self.pickle.text(key)?, value));
         let entries: Vec<(&str, Id)> = entries.iter().filter_map(named).collect();
         let tensors = entries.iter().filter_map(|(name, value)| {
             let form = stored_tensor(self.pickle, *value)?;
             Some(StoredTensor { name: (*name).to_owned(), form })
         });
-        let tensors: Vec<StoredTensor> = tensors.collect();
+        let tensors: Vec<StoredTensor> = tensors.take(MOST_TENSORS + 1).collect();
+        self.tensors += tensors.len();
+        if self.tensors > MOST_TENSORS {
+            return Err(PthError::ManyTensors);
+        }
         if !tensors.is_empty() {
             self.dicts.push(TensorDict { path: path.clone(), tensors });
         }
         for (name, value) in entries {
             path.push(name.to_owned());
-            self.dict(value, path);
+            self.dict(value, path)?;
             path.pop();
         }
+        Ok(())
     }
 }
 

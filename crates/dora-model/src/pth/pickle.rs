@@ -5,8 +5,13 @@
 
 use std::collections::HashMap;
 
-/// More nodes than any checkpoint has; bounds the memory that a small file can ask for.
-const MOST_NODES: usize = 1 << 22;
+/// More instructions than the pickles of any checkpoint have together; a tensor takes some 45, and the full
+/// one of DINO with a ViT-B has 800 tensors. Each makes at most one node, one entry of the memo, of the
+/// stack, or of a collection, so that this bounds the memory that a small file can ask for.
+pub(super) const MOST_INSTRUCTIONS: usize = 1 << 19;
+
+/// Longer texts are no names. Many tensors may have the same one, and each gets a copy.
+const MOST_NAME_BYTES: usize = 256;
 
 /// Why bytes are not a pickle of `torch.save`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +33,7 @@ pub(crate) enum PickleError {
     #[error("its pickle is damaged at byte {0}")]
     Damaged(usize),
     /// A table larger than any checkpoint's.
-    #[error("its pickle holds more than {MOST_NODES} values, which no checkpoint does")]
+    #[error("its pickles have more than {MOST_INSTRUCTIONS} instructions, which no checkpoint has")]
     TooLarge,
 }
 
@@ -45,7 +50,7 @@ pub(crate) enum Node<'a> {
     /// A number that nothing here asks for: a float, or an integer of more than 64 bits.
     OtherNumber,
     Text(&'a str),
-    /// Bytes, or text of Python 2 that is no UTF-8.
+    /// Bytes, or text that is no UTF-8, as in Python 2, or too long for a name.
     Bytes,
     Tuple(Vec<Id>),
     List(Vec<Id>),
@@ -76,8 +81,9 @@ pub(crate) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle that `bytes` open with.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
+    /// Reads the pickle that `bytes` open with, by at most `instructions`, of which those that are left
+    /// stay.
+    pub(crate) fn read(bytes: &'a [u8], instructions: &mut usize) -> Result<Self, PickleError> {
         let mut machine = Machine {
             bytes,
             at: 0,
@@ -86,7 +92,7 @@ impl<'a> Pickle<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
         };
-        let root = machine.run()?;
+        let root = machine.run(instructions)?;
         Ok(Self { nodes: machine.nodes, root, len: machine.at })
     }
 
@@ -129,9 +135,10 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Whole numbers in a tuple or a list.
-    pub(crate) fn ints(&self, id: Id) -> Option<Vec<i64>> {
-        self.sequence(id)?.iter().map(|item| self.int(*item)).collect()
+    /// Whole numbers in a tuple or a list of at most so many.
+    pub(crate) fn ints(&self, id: Id, most: usize) -> Option<Vec<i64>> {
+        let items = self.sequence(id).filter(|items| items.len() <= most)?;
+        items.iter().map(|item| self.int(*item)).collect()
     }
 
     /// Module and name of a global.
@@ -175,8 +182,9 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn run(&mut self) -> Result<Id, PickleError> {
+    fn run(&mut self, instructions: &mut usize) -> Result<Id, PickleError> {
         loop {
+            *instructions = instructions.checked_sub(1).ok_or(PickleError::TooLarge)?;
             let at = self.at;
             let opcode = self.byte()?;
             if opcode == b'.' {
@@ -338,15 +346,18 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<&'a str, PickleError> {
         let rest = &self.bytes[self.at..];
-        let len = rest.iter().position(|byte| *byte == b'\n');
-        let line = self.take(len.ok_or(PickleError::Cut(self.bytes.len()))?)?;
+        let len = rest.iter().take(MOST_NAME_BYTES).position(|byte| *byte == b'\n');
+        let is_long = rest.len() >= MOST_NAME_BYTES;
+        let none = || if is_long { damaged() } else { PickleError::Cut(self.bytes.len()) };
+        let line = self.take(len.ok_or_else(none)?)?;
         self.at += 1;
         std::str::from_utf8(line).map_err(|_| damaged())
     }
 
     fn text(&mut self, width: usize) -> Result<(), PickleError> {
         let bytes = self.counted(width)?;
-        self.push(std::str::from_utf8(bytes).map_or(Node::Bytes, Node::Text))
+        let name = (bytes.len() <= MOST_NAME_BYTES).then(|| std::str::from_utf8(bytes).ok());
+        self.push(name.flatten().map_or(Node::Bytes, Node::Text))
     }
 
     fn byte_string(&mut self, width: usize) -> Result<(), PickleError> {
@@ -369,9 +380,6 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, node: Node<'a>) -> Result<(), PickleError> {
-        if self.nodes.len() == MOST_NODES {
-            return Err(PickleError::TooLarge);
-        }
         self.stack.push(Id(self.nodes.len() as u32));
         self.nodes.push(node);
         Ok(())

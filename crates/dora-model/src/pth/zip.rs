@@ -8,8 +8,8 @@ use super::{
     container::{Span, read_span},
 };
 
-/// More bytes of directory than any checkpoint has: 2^18 records of the usual length.
-const MOST_DIRECTORY_BYTES: u64 = 32 << 20;
+/// More bytes of directory than any checkpoint has: 2^15 records of the usual length.
+const MOST_DIRECTORY_BYTES: u64 = 4 << 20;
 
 const END_BYTES: u64 = 22;
 const END64_BYTES: u64 = 56;
