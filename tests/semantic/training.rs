@@ -9,7 +9,7 @@ use dora_eval::semantic::{
     test::starts,
     train::Trainer,
 };
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 use tempfile::TempDir;
 
 use super::{LINEAR, encoder, made_set, recipe};
@@ -106,7 +106,7 @@ fn windows_cover_every_pixel_and_end_with_the_image() {
 #[test]
 fn a_window_that_covers_the_image_is_the_whole_image() {
     let encoder = encoder();
-    let image_CHW = Tensor::randint(256, [3, 70, 90], (Kind::Uint8, tch::Device::Cpu));
+    let image_CHW = Tensor::randint(256, [3, 70, 90], (Kind::Uint8, Device::Cpu));
     let predict = |changes: &[&str]| {
         let recipe = recipe(changes);
         let trainer = Trainer::new(&encoder, &recipe, 3).unwrap();
@@ -127,7 +127,7 @@ fn sizes_that_no_patch_divides_and_tiny_images_work() {
         let trainer = Trainer::new(&encoder, &recipe(&changes), 3).unwrap();
         let segmenter = trainer.segmenter();
         for (rows, columns) in [(1, 1), (16, 16), (17, 40), (33, 5)] {
-            let image_CHW = Tensor::zeros([3, rows, columns], (Kind::Uint8, tch::Device::Cpu));
+            let image_CHW = Tensor::zeros([3, rows, columns], (Kind::Uint8, Device::Cpu));
             let predicted = no_grad(|| segmenter.predict(&image_CHW));
             assert_eq!(predicted.size(), [rows, columns]);
         }
@@ -148,7 +148,7 @@ fn patches_of_a_set_are_kept_and_come_back_the_same() {
     assert!(images_per_s.is_some());
     let (second, images_per_s) = open();
     assert!(images_per_s.is_none());
-    let (a, b) = (first.batch(&recipe, 1), second.batch(&recipe, 1));
+    let (a, b) = (first.batch(&recipe, 1, Device::Cpu), second.batch(&recipe, 1, Device::Cpu));
     assert_eq!(a.features_BX, b.features_BX);
     assert_eq!(a.shares_BC, b.shares_BC);
     // A patch has at most one pixel for each pixel, less where the void column passes.
