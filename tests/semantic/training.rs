@@ -94,6 +94,25 @@ fn a_frozen_encoder_keeps_its_parameters_and_another_learns_from_the_first_patch
 }
 
 #[test]
+fn transposed_convolutions_begin_as_in_pytorch() {
+    let trainer = Trainer::new(&encoder(), &recipe(&[]), 3).unwrap();
+    let [(_, head), ..] = trainer.state();
+    let limit = 1.0 / (192.0 * 4.0_f64).sqrt();
+    for name in ["neck.fpn1.0", "neck.fpn1.3", "neck.fpn2.0"] {
+        for part in ["weight", "bias"] {
+            let values = head.get(&format!("{name}.{part}")).unwrap().detach();
+            let most = values.abs().max().double_value(&[]);
+            assert!((0.9 * limit..=limit).contains(&most), "{name}.{part}: {most}");
+            let std = values.std(true).double_value(&[]);
+            assert!(
+                (std * 12.0_f64.sqrt() / (2.0 * limit) - 1.0).abs() < 0.2,
+                "{name}.{part}: {std}"
+            );
+        }
+    }
+}
+
+#[test]
 fn windows_cover_every_pixel_and_end_with_the_image() {
     assert_eq!(starts(512, 512, 341), [0]);
     assert_eq!(starts(100, 512, 341), [0]);
