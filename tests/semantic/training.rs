@@ -1,7 +1,7 @@
 use std::fs;
 
 use dora_eval::semantic::{
-    batches::make_batch,
+    batches::{Batch, make_batch},
     checkpoint::{self, Identity},
     dataset::Dataset,
     patches::PatchBank,
@@ -91,6 +91,25 @@ fn a_frozen_encoder_keeps_its_parameters_and_another_learns_from_the_first_patch
         }
     }
     assert_eq!(encoder.state.get("patch_embed.proj.weight").unwrap(), before);
+}
+
+#[test]
+fn void_pixels_count_in_the_mean_and_add_nothing() {
+    let (_folder, dataset) = made_set();
+    let encoder = encoder();
+    let recipe = recipe(&LINEAR);
+    let batch = make_batch(&dataset, &recipe, 0).unwrap();
+    let rows = batch.labels_NHW.size()[1];
+    let loss = |void_from: i64, void_rows: i64| {
+        let labels_NHW = batch.labels_NHW.copy();
+        let _ = labels_NHW.narrow(1, void_from, void_rows).fill_(255);
+        let batch = Batch { images_NCHW: batch.images_NCHW.shallow_clone(), labels_NHW };
+        let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len()).unwrap();
+        trainer.step_on_images(&batch).unwrap()
+    };
+    let [whole, above, below] = [loss(0, 0), loss(0, rows / 2), loss(rows / 2, rows / 2)];
+    assert!(whole > 0.5 && (above + below - whole).abs() < 1e-5, "{above} + {below}, {whole}");
+    assert_eq!(loss(0, rows), 0.0);
 }
 
 #[test]
