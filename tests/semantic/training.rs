@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use dora_eval::semantic::{
     batches::{Batch, make_batch},
@@ -174,7 +174,7 @@ fn sizes_that_no_patch_divides_and_tiny_images_work() {
 
 #[test]
 fn patches_of_a_set_are_kept_and_come_back_the_same() {
-    let (_folder, dataset) = made_set();
+    let (folder, dataset) = made_set();
     let encoder = encoder();
     let mut changes = LINEAR.to_vec();
     changes.extend(["train.patches=16", "augment.flip=true"]);
@@ -200,4 +200,11 @@ fn patches_of_a_set_are_kept_and_come_back_the_same() {
     bytes[at] ^= 1;
     fs::write(&file, bytes).unwrap();
     assert!(open().1.is_some());
+
+    // Nor is a file of images that may have changed since.
+    let image = fs::File::options().append(true).open(&dataset.train[0].image).unwrap();
+    image.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let changed = Dataset::open(folder.path(), &recipe.data).unwrap();
+    let opened = PatchBank::open(&encoder, &changed, &recipe, Some(cache.path()), || false);
+    assert!(opened.unwrap().1.is_some());
 }
