@@ -32,6 +32,14 @@ fn a_void_index_may_lie_beyond_the_list() {
 }
 
 #[test]
+fn every_index_but_the_last_may_be_a_class() {
+    let names: Vec<String> = (0..255).map(|index| format!("class {index} of 255")).collect();
+    let lines: Vec<&str> = names.iter().map(String::as_str).collect();
+    let classes = Classes::parse(&lines, None).unwrap();
+    assert_eq!((classes.len(), classes.index(254), classes.label(254)), (255, 254, Some(254)));
+}
+
+#[test]
 fn lists_that_cannot_be_learnt_are_refused() {
     for (lines, part) in [
         (vec!["one"], "at least 2"),

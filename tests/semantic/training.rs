@@ -1,7 +1,7 @@
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use dora_eval::semantic::{
-    batches::make_batch,
+    batches::{Batch, make_batch},
     checkpoint::{self, Identity},
     dataset::Dataset,
     patches::PatchBank,
@@ -9,7 +9,7 @@ use dora_eval::semantic::{
     test::starts,
     train::Trainer,
 };
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 use tempfile::TempDir;
 
 use super::{LINEAR, encoder, made_set, recipe};
@@ -94,6 +94,44 @@ fn a_frozen_encoder_keeps_its_parameters_and_another_learns_from_the_first_patch
 }
 
 #[test]
+fn void_pixels_count_in_the_mean_and_add_nothing() {
+    let (_folder, dataset) = made_set();
+    let encoder = encoder();
+    let recipe = recipe(&LINEAR);
+    let batch = make_batch(&dataset, &recipe, 0).unwrap();
+    let rows = batch.labels_NHW.size()[1];
+    let loss = |void_from: i64, void_rows: i64| {
+        let labels_NHW = batch.labels_NHW.copy();
+        let _ = labels_NHW.narrow(1, void_from, void_rows).fill_(255);
+        let batch = Batch { images_NCHW: batch.images_NCHW.shallow_clone(), labels_NHW };
+        let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len()).unwrap();
+        trainer.step_on_images(&batch).unwrap()
+    };
+    let [whole, above, below] = [loss(0, 0), loss(0, rows / 2), loss(rows / 2, rows / 2)];
+    assert!(whole > 0.5 && (above + below - whole).abs() < 1e-5, "{above} + {below}, {whole}");
+    assert_eq!(loss(0, rows), 0.0);
+}
+
+#[test]
+fn transposed_convolutions_begin_as_in_pytorch() {
+    let trainer = Trainer::new(&encoder(), &recipe(&[]), 3).unwrap();
+    let [(_, head), ..] = trainer.state();
+    let limit = 1.0 / (192.0 * 4.0_f64).sqrt();
+    for name in ["neck.fpn1.0", "neck.fpn1.3", "neck.fpn2.0"] {
+        for part in ["weight", "bias"] {
+            let values = head.get(&format!("{name}.{part}")).unwrap().detach();
+            let most = values.abs().max().double_value(&[]);
+            assert!((0.9 * limit..=limit).contains(&most), "{name}.{part}: {most}");
+            let std = values.std(true).double_value(&[]);
+            assert!(
+                (std * 12.0_f64.sqrt() / (2.0 * limit) - 1.0).abs() < 0.2,
+                "{name}.{part}: {std}"
+            );
+        }
+    }
+}
+
+#[test]
 fn windows_cover_every_pixel_and_end_with_the_image() {
     assert_eq!(starts(512, 512, 341), [0]);
     assert_eq!(starts(100, 512, 341), [0]);
@@ -106,7 +144,7 @@ fn windows_cover_every_pixel_and_end_with_the_image() {
 #[test]
 fn a_window_that_covers_the_image_is_the_whole_image() {
     let encoder = encoder();
-    let image_CHW = Tensor::randint(256, [3, 70, 90], (Kind::Uint8, tch::Device::Cpu));
+    let image_CHW = Tensor::randint(256, [3, 70, 90], (Kind::Uint8, Device::Cpu));
     let predict = |changes: &[&str]| {
         let recipe = recipe(changes);
         let trainer = Trainer::new(&encoder, &recipe, 3).unwrap();
@@ -127,7 +165,7 @@ fn sizes_that_no_patch_divides_and_tiny_images_work() {
         let trainer = Trainer::new(&encoder, &recipe(&changes), 3).unwrap();
         let segmenter = trainer.segmenter();
         for (rows, columns) in [(1, 1), (16, 16), (17, 40), (33, 5)] {
-            let image_CHW = Tensor::zeros([3, rows, columns], (Kind::Uint8, tch::Device::Cpu));
+            let image_CHW = Tensor::zeros([3, rows, columns], (Kind::Uint8, Device::Cpu));
             let predicted = no_grad(|| segmenter.predict(&image_CHW));
             assert_eq!(predicted.size(), [rows, columns]);
         }
@@ -136,7 +174,7 @@ fn sizes_that_no_patch_divides_and_tiny_images_work() {
 
 #[test]
 fn patches_of_a_set_are_kept_and_come_back_the_same() {
-    let (_folder, dataset) = made_set();
+    let (folder, dataset) = made_set();
     let encoder = encoder();
     let mut changes = LINEAR.to_vec();
     changes.extend(["train.patches=16", "augment.flip=true"]);
@@ -148,7 +186,7 @@ fn patches_of_a_set_are_kept_and_come_back_the_same() {
     assert!(images_per_s.is_some());
     let (second, images_per_s) = open();
     assert!(images_per_s.is_none());
-    let (a, b) = (first.batch(&recipe, 1), second.batch(&recipe, 1));
+    let (a, b) = (first.batch(&recipe, 1, Device::Cpu), second.batch(&recipe, 1, Device::Cpu));
     assert_eq!(a.features_BX, b.features_BX);
     assert_eq!(a.shares_BC, b.shares_BC);
     // A patch has at most one pixel for each pixel, less where the void column passes.
@@ -162,4 +200,11 @@ fn patches_of_a_set_are_kept_and_come_back_the_same() {
     bytes[at] ^= 1;
     fs::write(&file, bytes).unwrap();
     assert!(open().1.is_some());
+
+    // Nor is a file of images that may have changed since.
+    let image = fs::File::options().append(true).open(&dataset.train[0].image).unwrap();
+    image.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let changed = Dataset::open(folder.path(), &recipe.data).unwrap();
+    let opened = PatchBank::open(&encoder, &changed, &recipe, Some(cache.path()), || false);
+    assert!(opened.unwrap().1.is_some());
 }

@@ -11,7 +11,7 @@
 //! | [`visualize`] | what an encoder sees in frames |
 //! | [`pictures`] | drawing, sheets, moving pictures |
 //!
-//! [`progress`] and [`interrupt`] are for whoever waits.
+//! [`progress`] and [`interrupt`] are for whoever waits, [`memory`] for who would have to swap.
 //!
 //! Shapes are spelt in names: `N` images or samples, `C` channels or classes, `H` and `W` rows and
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
@@ -22,6 +22,7 @@ pub mod discovery;
 pub mod encoder;
 pub mod images;
 pub mod interrupt;
+pub mod memory;
 pub mod pictures;
 pub mod progress;
 pub mod semantic;

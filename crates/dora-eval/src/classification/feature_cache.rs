@@ -1,7 +1,7 @@
 //! Features on disk, so that an encoder sees an image once.
 //!
-//! A file is named by what its features are of: the encoder's parameters, the images' paths, sizes and
-//! dates, and what is cut out of them. Another of any of these has another name, so nothing is ever out of
+//! A file is named by what its features are of: the encoder's parameters, the device that computes, since
+//! others round otherwise, the images' paths, sizes and dates, and what is cut out of them. Another of any of these has another name, so nothing is ever out of
 //! date; the folder may be deleted at any time.
 
 use std::{
@@ -87,7 +87,8 @@ impl FeatureCache {
         wanted: &Wanted,
     ) -> Entry {
         let (config, view) = (&encoder.config, wanted.describe());
-        let key = format!("{VERSION}\n{}\n{config:?}\n{identity}\n{view}", encoder.digest);
+        let (digest, device) = (&encoder.digest, encoder.device);
+        let key = format!("{VERSION}\n{digest}\n{config:?}\n{device:?}\n{identity}\n{view}");
         let name = format!("{}.safetensors", hex(&Md5::digest(key)));
         let (width, depth) = (config.width, config.depth);
         Entry { path: self.folder.join(name), images: images as i64, width, depth }

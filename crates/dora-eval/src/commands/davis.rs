@@ -177,8 +177,7 @@ fn follow(
     let (sender, receiver) = sync_channel(WAITING_FRAMES);
     thread::scope(|scope| {
         let writer = scope.spawn(move || write_masks(args, sequence, &receiver));
-        let network = (encoder.config.patch_px, encoder.device);
-        let time = protocol.follow(&encoder.vit, network, sequence, |frame| {
+        let time = protocol.follow(encoder, sequence, |frame| {
             progress.advance(1);
             // A writer that is gone has failed, which it says below.
             sender.send(frame).is_ok()

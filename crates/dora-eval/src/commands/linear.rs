@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -18,6 +17,7 @@ use dora_eval::{
     },
     encoder::{Encoder, EncoderArgs},
     images::folder::ImageFolder,
+    memory::shortage,
     progress::Progress,
 };
 use serde_json::{Value, json};
@@ -202,21 +202,10 @@ impl Outcome {
 /// Refuses what memory cannot hold: the features of all views lie in it while classifiers are trained.
 fn check_memory(views: u64, images: u64, width: u64) -> anyhow::Result<()> {
     let needed_bytes = views.saturating_mul(images).saturating_mul(width * 4);
-    let Some(free_bytes) = free_memory_bytes() else { return Ok(()) };
-    if needed_bytes < free_bytes {
-        return Ok(());
+    match shortage(needed_bytes) {
+        None => Ok(()),
+        Some(shortage) => {
+            bail!("--views {views} of {images} images need {shortage}: give fewer")
+        }
     }
-    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-    bail!(
-        "--views {views} of {images} images need {:.1} GiB of memory, and {:.1} GiB are free: give fewer",
-        gib(needed_bytes),
-        gib(free_bytes)
-    )
-}
-
-/// What Linux says it can still give.
-fn free_memory_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -210,7 +210,11 @@ impl Training<'_> {
             let started = Instant::now();
             let recipe = self.recipe;
             let taken = self.steps(trainer, |trainer| {
-                Ok(trainer.step_on_patches(&bank.batch(recipe, trainer.iteration))?)
+                Ok(trainer.step_on_patches(&bank.batch(
+                    recipe,
+                    trainer.iteration,
+                    encoder.device,
+                ))?)
             });
             tch::set_num_threads(threads);
             taken?;

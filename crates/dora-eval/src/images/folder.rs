@@ -3,11 +3,12 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use md5::{Digest, Md5};
+use rayon::prelude::*;
 
+use super::{ImageError, check_header, stamp};
 use crate::hex;
 
 /// Names of a folder's content that an error lists.
@@ -43,6 +44,9 @@ pub enum ImageFolderError {
         /// What is there instead.
         found: String,
     },
+    /// A file is no image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A class without images.
     #[error("the class {} is empty: put JPEG or PNG files in it, or remove it from train and val", path.display())]
     EmptyClass {
@@ -99,7 +103,7 @@ impl ImageFolder {
         }
     }
 
-    /// Lists train and val, which must have the same classes.
+    /// Lists train and val, which must have the same classes, and looks at the header of every image.
     pub fn read_splits(root: &Path) -> Result<[Self; 2], ImageFolderError> {
         let [train, val] = [Self::read(root, "train")?, Self::read(root, "val")?];
         for (with, without) in [(&train, &val), (&val, &train)] {
@@ -112,7 +116,9 @@ impl ImageFolder {
                 });
             }
         }
-        Ok([train, val])
+        let samples: Vec<_> = train.samples.iter().chain(&val.samples).collect();
+        let wrong = samples.par_iter().find_map_first(|(path, _)| check_header(path).err());
+        wrong.map_or(Ok([train, val]), |error| Err(error.into()))
     }
 
     /// The labels as int64 `[N]`.
@@ -126,11 +132,9 @@ impl ImageFolder {
         let mut md5 = Md5::new();
         for (path, _) in &self.samples {
             let failed = |source| ImageFolderError::Io { path: path.clone(), source };
-            let data = fs::metadata(path).map_err(failed)?;
-            let modified = data.modified().map_err(failed)?;
-            let date_ns = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            let stamp = stamp(path).map_err(failed)?;
             let within = path.strip_prefix(&self.folder).unwrap_or(path);
-            md5.update(format!("{}\0{} {date_ns}\n", within.display(), data.len()));
+            md5.update(format!("{}\0{stamp}\n", within.display()));
         }
         Ok(hex(&md5.finalize()))
     }

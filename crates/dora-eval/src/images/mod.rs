@@ -6,8 +6,10 @@ pub mod grid;
 pub mod masks;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use dora_data::crop::CropBox;
@@ -17,6 +19,9 @@ use turbojpeg::Colorspace;
 
 /// More pixels than any photograph or video frame: a file cannot ask for more memory.
 pub const MOST_PX: u32 = 1 << 14;
+
+/// The first bytes of a JPEG file.
+const JPEG_START: [u8; 2] = [0xff, 0xd8];
 
 /// ImageNet's mean and standard deviation of red, green and blue in [0, 1], with which encoders of
 /// this family are trained.
@@ -44,7 +49,7 @@ pub fn read_rgb(path: &Path) -> Result<Tensor, ImageError> {
 /// # Errors
 /// What is wrong with them.
 pub fn decode_rgb(bytes: &[u8]) -> Result<Tensor, String> {
-    if bytes.starts_with(&[0xff, 0xd8])
+    if bytes.starts_with(&JPEG_START)
         && let Some(image_CHW) = decode_jpeg(bytes)?
     {
         return Ok(image_CHW);
@@ -65,6 +70,29 @@ pub fn image_size(path: &Path) -> Result<(u32, u32), ImageError> {
     let reader = ImageReader::open(path).map_err(|error| failed(error.to_string()))?;
     let reader = reader.with_guessed_format().map_err(|error| failed(error.to_string()))?;
     reader.into_dimensions().map_err(|error| failed(error.to_string()))
+}
+
+/// Whether a file begins as a JPEG or PNG does: finds what is empty or something else without decoding.
+pub fn check_header(path: &Path) -> Result<(), ImageError> {
+    /// Enough for most headers; the whole file is looked at where it is not.
+    const HEAD_BYTES: u64 = 1 << 16;
+    let failed = |reason: String| ImageError { path: path.into(), reason };
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
+        .map_err(|error| failed(error.to_string()))?;
+    if head.is_empty() {
+        return Err(failed("it is empty".into()));
+    }
+    let is_jpeg = head.starts_with(&JPEG_START) && turbojpeg::read_header(&head).is_ok();
+    if is_jpeg { Ok(()) } else { image_size(path).map(drop) }
+}
+
+/// Size and date of a file in words: others where it has changed.
+pub fn stamp(path: &Path) -> io::Result<String> {
+    let data = fs::metadata(path)?;
+    let date_ns = data.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    Ok(format!("{} {date_ns}", data.len()))
 }
 
 /// uint8 `[..., 3, H, W]` to what encoders take: [0, 1], less the mean, over the standard deviation.

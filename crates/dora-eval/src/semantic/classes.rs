@@ -62,7 +62,7 @@ impl Classes {
         if let Some(void_index) = void_index {
             found.labels[usize::from(void_index)] = Some(VOID);
         }
-        for (index, line) in (0u8..).zip(&lines) {
+        for (index, line) in (0..MOST as u8).zip(&lines) {
             let (name, colour) = parse_line(line)?;
             if let Some(colour) = colour {
                 found.palette[3 * usize::from(index)..][..3].copy_from_slice(&colour);

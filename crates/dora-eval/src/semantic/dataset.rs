@@ -20,7 +20,7 @@ use crate::{
     images::{
         ImageError,
         masks::{Mask, read_mask},
-        read_rgb,
+        read_rgb, stamp,
     },
     progress::Progress,
 };
@@ -37,7 +37,8 @@ pub struct Dataset {
     pub train: Vec<Sample>,
     /// Images to judge by.
     pub val: Vec<Sample>,
-    /// What tells it from another: MD5 of the files' names and sizes and of the classes' pixels.
+    /// What tells it from another: MD5 of the files' names, sizes and dates and of the classes'
+    /// pixels.
     pub digest: String,
 }
 
@@ -158,8 +159,8 @@ impl Dataset {
                 let counted: Vec<_> =
                     chunk.par_iter_mut().map(|sample| count_pixels(sample, &classes)).collect();
                 for (sample, counted) in chunk.iter().zip(counted) {
-                    let (counts, bytes) = counted?;
-                    md5.update(format!("{} {bytes} {counts:?}\n", sample.name));
+                    let (counts, stamps) = counted?;
+                    md5.update(format!("{}\0{stamps:?} {counts:?}\n", sample.name));
                     sum.iter_mut().zip(&counts).for_each(|(sum, count)| *sum += count);
                 }
                 progress.advance(chunk.len() as u64);
@@ -217,9 +218,12 @@ impl Sample {
     }
 }
 
-/// Pixels of each class and bytes of both files, after everything about a sample was checked but the
+/// Pixels of each class, and both files' [`stamp`]s, after everything about a sample was checked but the
 /// pixels of its image; the sample learns its size.
-fn count_pixels(sample: &mut Sample, classes: &Classes) -> Result<(Vec<u64>, u64), DatasetError> {
+fn count_pixels(
+    sample: &mut Sample,
+    classes: &Classes,
+) -> Result<(Vec<u64>, [String; 2]), DatasetError> {
     let labels = sample.labels(classes)?;
     let (width, height) = ImageReader::open(&sample.image)
         .and_then(ImageReader::with_guessed_format)
@@ -234,9 +238,10 @@ fn count_pixels(sample: &mut Sample, classes: &Classes) -> Result<(Vec<u64>, u64
     for &label in labels.labels.iter().filter(|label| **label != VOID) {
         counts[usize::from(label)] += 1;
     }
-    let bytes = [&sample.image, &sample.annotation]
-        .map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()));
-    Ok((counts, bytes.iter().sum()))
+    let stamp_of = |path: &Path| {
+        stamp(path).map_err(|error| ImageError { path: path.into(), reason: error.to_string() })
+    };
+    Ok((counts, [stamp_of(&sample.image)?, stamp_of(&sample.annotation)?]))
 }
 
 /// The classes of a folder of plain index PNGs: its own list, else the recipe's.

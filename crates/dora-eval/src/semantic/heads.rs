@@ -40,8 +40,8 @@ pub enum Mode<'a> {
 
 impl Head {
     /// A fresh head over maps of `width` channels, drawn from a stream of `seed`: weights of the last
-    /// convolutions from a normal distribution of standard deviation 0.01, others as He et al. (2015)
-    /// for ReLU.
+    /// convolutions from a normal distribution of standard deviation 0.01, of others as He et al. (2015)
+    /// for ReLU, transposed ones as PyTorch does by default.
     pub fn init(
         section: &HeadSection,
         width: i64,
@@ -219,9 +219,7 @@ impl Maker {
     fn upernet(&mut self, section: &HeadSection, width: i64, classes: i64) {
         let channels = section.channels;
         for name in ["neck.fpn1.0", "neck.fpn1.3", "neck.fpn2.0"] {
-            // Each output of a transposed convolution of stride 2 is the sum of `width` products.
-            self.weight(name, &[width, width, 2, 2], (1.0 / width as f64).sqrt());
-            self.bias(name, width);
+            self.transposed_conv(name, width);
         }
         self.norm("neck.fpn1.1", width);
         for index in 0..section.pool_sides.len() {
@@ -240,6 +238,15 @@ impl Maker {
             self.conv_norm("auxiliary_head.convs.0", width, hidden, 3);
             self.last_conv("auxiliary_head.conv_seg", hidden, classes);
         }
+    }
+
+    /// Weights and biases uniform within 1 / sqrt(fan), where PyTorch's fan is output channels times
+    /// cells of the kernel.
+    fn transposed_conv(&mut self, name: &str, width: i64) {
+        let limit = 1.0 / ((4 * width) as f64).sqrt();
+        let uniform = |rng: &mut ChaCha8Rng| rng.uniform(-limit, limit);
+        self.draw(&format!("{name}.weight"), &[width, width, 2, 2], uniform);
+        self.draw(&format!("{name}.bias"), &[width], uniform);
     }
 
     fn last_conv(&mut self, name: &str, from: i64, to: i64) {
@@ -263,15 +270,18 @@ impl Maker {
     }
 
     fn weight(&mut self, name: &str, shape: &[i64], std: f64) {
+        self.draw(&format!("{name}.weight"), shape, |rng| {
+            let normal: f64 = StandardNormal.sample(rng);
+            normal * std
+        });
+    }
+
+    fn draw(&mut self, name: &str, shape: &[i64], number: impl Fn(&mut ChaCha8Rng) -> f64) {
         let mut rng = stream(self.seed, &format!("head {name}"), &[]);
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| {
-                let normal: f64 = StandardNormal.sample(&mut rng);
-                (normal * std) as f32
-            })
-            .collect();
-        let weight = Tensor::from_slice(&values).reshape(shape).to_device(self.device);
-        self.params.insert(format!("{name}.weight"), weight.set_requires_grad(true));
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| number(&mut rng) as f32).collect();
+        let values = Tensor::from_slice(&values).reshape(shape).to_device(self.device);
+        self.params.insert(name, values.set_requires_grad(true));
     }
 
     fn bias(&mut self, name: &str, channels: i64) {

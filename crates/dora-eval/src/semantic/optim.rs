@@ -27,6 +27,10 @@ impl Optimiser {
     ///
     /// The learning rate of block `i` is `layer_decay^(depth - i)` times the head's, that of what comes
     /// before the blocks one power lower, that of the final norm the head's, as BEiT has it.
+    ///
+    /// Vectors, `pos_embed` and `cls_token` do not decay: an offset of the input is no weight to keep
+    /// small. BEiT's lists say so too, but its code for segmentation compares them with names that begin with
+    /// `backbone.`, so that by it the two decay.
     pub fn new(head: &StateDict, encoder: &StateDict, depth: i64, layer_decay: f64) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let of_head = head.iter().map(|(name, param)| (name.to_owned(), param, 1.0));

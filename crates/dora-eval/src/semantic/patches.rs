@@ -25,16 +25,14 @@ use crate::{
     encoder::{Encoder, cores::on_cores},
     hex,
     images::normalise,
+    memory::{Shortage, shortage},
     progress::Progress,
 };
 
 /// Rises when the same images give other features, or a file is laid out otherwise.
 const VERSION: u32 = 1;
 
-/// Most that the features of a set may take.
-const LIMIT_BYTES: i64 = 16 << 30;
-
-/// Features and targets of every patch of a training set, float16.
+/// Features and targets of every patch of a training set, float16, on the CPU: a GPU may have no room.
 #[derive(Debug)]
 pub struct PatchBank {
     /// The four blocks', one after the other: `[M, 4 * D]`.
@@ -55,13 +53,15 @@ pub struct Patches {
 /// Why there is no bank.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
-    /// Too much for any memory.
-    #[error("the features of {images} images take {gib} GiB, and {} are the most: set `train.patches=0` to learn from images instead", LIMIT_BYTES >> 30)]
+    /// Too much for this machine.
+    #[error(
+        "the features of {images} images need {shortage}: set `train.patches=0` to learn from images instead"
+    )]
     Large {
         /// Training images.
         images: usize,
         /// What they would take.
-        gib: i64,
+        shortage: Shortage,
     },
     /// The data cannot be read.
     #[error(transparent)]
@@ -107,14 +107,13 @@ impl PatchBank {
             .collect();
         let (width, classes) = (4 * encoder.config.width, dataset.classes.len() as i64);
         let total = patches.iter().sum::<i64>() * flips.len() as i64;
-        let bytes = 2 * total * (width + classes);
-        if bytes > LIMIT_BYTES {
-            return Err(PatchError::Large { images: dataset.train.len(), gib: bytes >> 30 });
+        if let Some(shortage) = shortage(2 * (total * (width + classes)) as u64) {
+            return Err(PatchError::Large { images: dataset.train.len(), shortage });
         }
         let path = cache.map(|cache| cache.join(file_name(encoder, dataset, recipe)));
         let sizes = [[total, width], [total, classes]];
         if let Some(bank) = path.as_deref().and_then(|path| Self::read(path, sizes)) {
-            return Ok((bank.to_device(encoder.device), None));
+            return Ok((bank, None));
         }
         let [features_MX, shares_MC] =
             sizes.map(|size| Tensor::zeros(size, (Kind::Half, Device::Cpu)));
@@ -158,24 +157,18 @@ impl PatchBank {
         )?;
         let images_per_s = images as f64 / progress.elapsed_s();
         path.map_or(Ok(()), |path| bank.write(&path))?;
-        Ok((bank.to_device(encoder.device), Some(images_per_s)))
+        Ok((bank, Some(images_per_s)))
     }
 
-    /// The patches of a step.
-    pub fn batch(&self, recipe: &Recipe, iteration: u64) -> Patches {
+    /// The patches of a step, on `device`.
+    pub fn batch(&self, recipe: &Recipe, iteration: u64, device: Device) -> Patches {
         let (count, size) = (self.features_MX.size()[0] as u64, recipe.train.patches as u64);
         let positions: Vec<u64> = (iteration * size..(iteration + 1) * size).collect();
         let index: Vec<i64> =
             order(recipe.train.seed, &positions, count).into_iter().map(|at| at as i64).collect();
-        let index = Tensor::from_slice(&index).to_device(self.features_MX.device());
-        let of = |all: &Tensor| all.index_select(0, &index).to_kind(Kind::Float);
+        let index = Tensor::from_slice(&index);
+        let of = |all: &Tensor| all.index_select(0, &index).to_device(device).to_kind(Kind::Float);
         Patches { features_BX: of(&self.features_MX), shares_BC: of(&self.shares_MC) }
-    }
-
-    fn to_device(&self, device: Device) -> Self {
-        let [features_MX, shares_MC] =
-            [&self.features_MX, &self.shares_MC].map(|tensor| tensor.to_device(device));
-        Self { features_MX, shares_MC }
     }
 
     /// What a file holds, if it is whole and of these sizes; it is computed again otherwise.
@@ -216,11 +209,12 @@ impl PatchBank {
 
 /// Everything that features and targets depend on, as the name of a file.
 fn file_name(encoder: &Encoder, dataset: &Dataset, recipe: &Recipe) -> String {
-    let (config, digest, data) = (&encoder.config, &encoder.digest, &recipe.data);
+    let Encoder { config, digest, device, .. } = encoder;
+    let data = &recipe.data;
     let (size, blocks, flip) =
         ((data.long_px, data.short_px), recipe.head.blocks, recipe.augment.flip);
     let key = format!(
-        "{VERSION}\n{digest}\n{config:?}\n{}\n{size:?}\n{blocks:?}\n{flip}",
+        "{VERSION}\n{digest}\n{config:?}\n{device:?}\n{}\n{size:?}\n{blocks:?}\n{flip}",
         dataset.digest
     );
     format!("patches-{}.safetensors", hex(&Md5::digest(key)))

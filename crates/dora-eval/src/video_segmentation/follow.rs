@@ -2,8 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -15,7 +13,7 @@ use super::{
     propagation::{LabelledPatches, Propagation, unit_features},
 };
 use crate::{
-    encoder::{NotFinite, rate::wait_for},
+    encoder::{Encoder, NotFinite, look::look_in_order, rate::wait_for},
     images::{ImageError, masks::Mask, read_rgb},
 };
 
@@ -25,9 +23,6 @@ const LONG_SIDE_MULTIPLE_PX: i64 = 64;
 /// Mean and standard deviation of red, green and blue in this protocol; the latter begins with 0.228,
 /// where encoders are trained with 0.229.
 const MEAN_STD: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.228, 0.224, 0.225]);
-
-/// Frames that are read ahead.
-const READ_AHEAD: usize = 4;
 
 /// The most patches of a frame: an encoder's memory grows with them, and a very long frame has many.
 const MOST_PATCHES: i64 = 1 << 16;
@@ -57,7 +52,7 @@ pub struct FollowedFrame {
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FollowTime {
-    /// In the encoder.
+    /// In the encoder; on the CPU the sum of what cores spend side by side.
     pub encoder: Duration,
     /// In the comparison of patches.
     pub propagation: Duration,
@@ -127,60 +122,67 @@ impl Protocol {
         Ok((rows, columns))
     }
 
-    /// Follows the objects, and gives each frame with its mask to `take`, in order. Frames are read on
-    /// another thread meanwhile. Ends early when `take` says so by `false`.
+    /// Follows the objects, and gives each frame with its mask to `take`, in order. Frames are read and, on
+    /// the CPU, encoded meanwhile, each by a core alone. Ends early when `take` says so by `false`.
     ///
     /// # Errors
     /// A file cannot be read, a frame has another size than the first, or the encoder gives no numbers.
     pub fn follow(
         &self,
-        vit: &Vit,
-        (patch_px, device): (i64, Device),
+        encoder: &Encoder,
         sequence: &Sequence,
         mut take: impl FnMut(FollowedFrame) -> bool,
     ) -> Result<FollowTime, FollowError> {
+        let (patch_px, device) = (encoder.config.patch_px, encoder.device);
         let size = self.scaled_size(sequence, patch_px)?;
         let grid = (size.0 / patch_px, size.1 / patch_px);
         let first_mask = sequence.annotation(&sequence.frames[0])?;
-        let (sender, receiver) = sync_channel(READ_AHEAD);
-        thread::scope(|scope| {
-            scope.spawn(move || read_ahead(sequence, size, &sender));
-            no_grad(|| {
-                let mut tracker = LabelTracker::new(*self, grid);
-                let mut time = FollowTime::default();
-                for index in 0..sequence.frames.len() {
-                    let (image_CHW, input_1CHW) = next(&receiver)?;
-                    let started = Instant::now();
-                    let tokens_1SD = vit.forward(&input_1CHW.to_device(device), None);
-                    let features_PD =
-                        unit_features(&tokens_1SD.select(0, 0).narrow(0, 1, grid.0 * grid.1));
-                    // Finite only where all are, and what they are divided by.
-                    if !tokens_1SD.norm().double_value(&[]).is_finite() {
-                        return Err(NotFinite.into());
-                    }
-                    wait_for(device);
-                    let encoded = Instant::now();
-                    let mask = if index == 0 {
-                        let labels_PC = labels_of(&first_mask, sequence.objects, grid);
-                        tracker.start(features_PD, labels_PC.to_device(device));
-                        first_mask.clone()
-                    } else {
-                        let labels_PC = tracker.label(features_PD);
-                        wait_for(device);
-                        time.propagation += encoded.elapsed();
-                        mask_of(&labels_PC, grid, patch_px, sequence.size)
-                    };
-                    time.encoder += encoded - started;
-                    if !take(FollowedFrame { index, image_CHW, mask }) {
-                        break;
-                    }
-                }
-                // The reader may wait for somebody to take what it has.
-                drop(receiver);
-                Ok(time)
-            })
-        })
+        let mut tracker = LabelTracker::new(*self, grid);
+        let mut time = FollowTime::default();
+        let mut index = 0;
+        let read = |index: usize| {
+            read_frame(sequence, &sequence.frames[index], size).map_err(Ending::Failed)
+        };
+        let look = |vit: &Vit, _, (image_CHW, input_1CHW): ReadFrame| {
+            let started = Instant::now();
+            let tokens_1SD = vit.forward(&input_1CHW.to_device(device), None);
+            // Finite only where all are, and what they are divided by.
+            if !tokens_1SD.norm().double_value(&[]).is_finite() {
+                return Err(Ending::Failed(NotFinite.into()));
+            }
+            let features_PD = unit_features(&tokens_1SD.select(0, 0).narrow(0, 1, grid.0 * grid.1));
+            wait_for(device);
+            Ok((image_CHW, features_PD, started.elapsed()))
+        };
+        let label = |(image_CHW, features_PD, encoding): (Tensor, Tensor, Duration)| {
+            let started = Instant::now();
+            let mask = if index == 0 {
+                let labels_PC = labels_of(&first_mask, sequence.objects, grid);
+                tracker.start(features_PD, labels_PC.to_device(device));
+                first_mask.clone()
+            } else {
+                let labels_PC = no_grad(|| tracker.label(features_PD));
+                wait_for(device);
+                time.propagation += started.elapsed();
+                no_grad(|| mask_of(&labels_PC, grid, patch_px, sequence.size))
+            };
+            time.encoder += encoding;
+            let frame = FollowedFrame { index, image_CHW, mask };
+            index += 1;
+            if take(frame) { Ok(()) } else { Err(Ending::Asked) }
+        };
+        match look_in_order(encoder, sequence.frames.len(), read, look, label) {
+            Ok(()) | Err(Ending::Asked) => Ok(time),
+            Err(Ending::Failed(error)) => Err(error),
+        }
     }
+}
+
+/// Why a sequence is not followed to its end.
+enum Ending {
+    /// Whoever takes the frames wants no more.
+    Asked,
+    Failed(FollowError),
 }
 
 /// What labels come from: the first frame, and the last ones.
@@ -214,24 +216,6 @@ impl LabelTracker {
 
 /// A frame as it is, and as the encoder takes it.
 type ReadFrame = (Tensor, Tensor);
-
-fn read_ahead(
-    sequence: &Sequence,
-    size: (i64, i64),
-    sender: &SyncSender<Result<ReadFrame, FollowError>>,
-) {
-    for frame in &sequence.frames {
-        let read = read_frame(sequence, frame, size);
-        let has_failed = read.is_err();
-        if sender.send(read).is_err() || has_failed {
-            return;
-        }
-    }
-}
-
-fn next(receiver: &Receiver<Result<ReadFrame, FollowError>>) -> Result<ReadFrame, FollowError> {
-    receiver.recv().expect("the reader sends every frame or an error")
-}
 
 fn read_frame(
     sequence: &Sequence,

@@ -14,7 +14,7 @@ pub struct Speed {
     pub frames: usize,
     /// From the first frame to the last mask written.
     pub wall_s: f64,
-    /// In the encoder.
+    /// In the encoder; on the CPU the sum of what cores spend side by side.
     pub encoder_s: f64,
     /// In the comparison of patches.
     pub propagation_s: f64,

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,6 +10,7 @@ use std::{
 use dora_eval::{
     classification::features::{View, Wanted, cls_features},
     images::{folder::ImageFolder, read_rgb},
+    memory::shortage,
 };
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::Value;
@@ -209,6 +211,13 @@ fn more_neighbours_than_images_are_left_out_and_it_is_said() {
 }
 
 #[test]
+fn memory_that_is_not_there_is_missed() {
+    assert_eq!(shortage(1), None);
+    let shortage = shortage(u64::MAX).unwrap().to_string();
+    assert!(shortage.starts_with("17179869184.0 GiB of memory, and "), "{shortage}");
+}
+
+#[test]
 fn wrong_input_gets_a_sentence() {
     let bench = Bench::new();
     let refuse = |words: &[&str], parts: &[&str]| {
@@ -238,6 +247,21 @@ fn wrong_input_gets_a_sentence() {
     fs::copy(bench.data().join("val/sea/0.png"), empty.join("0.png")).unwrap();
     refuse(&["knn"], &["`zebra` is in", "images/train and not in", "images/val"]);
     fs::remove_dir_all(&empty).unwrap();
+
+    // The last image is found to be none before there is an encoder.
+    let last = bench.data().join("val/sea/2.JPEG");
+    let bytes = fs::read(&last).unwrap();
+    for (damaged, reason) in
+        [(&b""[..], "it is empty"), (b"no image", "Format error"), (&bytes[..20], "val/sea/2.JPEG")]
+    {
+        fs::write(&last, damaged).unwrap();
+        refuse(&["linear", "--checkpoint", "nowhere"], &["cannot read", "val/sea/2.JPEG", reason]);
+    }
+    fs::remove_file(&last).unwrap();
+    symlink("nowhere.jpg", &last).unwrap();
+    refuse(&["knn", "--checkpoint", "nowhere"], &["cannot read", "val/sea/2.JPEG", "No such file"]);
+    fs::remove_file(&last).unwrap();
+    fs::write(&last, bytes).unwrap();
 
     let image = bench.data().join("train/sea/0.png");
     let bytes = fs::read(&image).unwrap();

@@ -49,8 +49,10 @@ fn objects_are_followed_whatever_the_threads() {
     assert!(mean(&figures["per_sequence"]["two"]["per_object"]["2"]) > 0.6, "{figures}");
     assert_eq!(figures["per_sequence"]["two"]["frames"].as_array().unwrap().len(), FRAMES - 2);
 
-    let (_, two, _) = run("two", "2");
-    assert!(one == two, "files differ between one thread and two");
+    for threads in ["2", "8"] {
+        let (_, others, _) = run(threads, threads);
+        assert!(one == others, "files differ between one thread and {threads}");
+    }
     let first = read_mask(&folder.path().join("one/two/00000.png")).unwrap();
     let annotation = data.join("Annotations/480p/two/00000.png");
     assert_eq!(first, read_mask(&annotation).unwrap(), "the first mask is the annotation");
@@ -315,6 +317,18 @@ fn propagation_at_1080p_takes_little_memory() {
     assert_eq!(figures["grid"], serde_json::json!([67, 120]));
     // One matrix of all patches with those of one frame would take 259 MB.
     assert!(figures["windowed_memory_bytes"].as_u64().unwrap() < 100 << 20, "{figures}");
+}
+
+#[test]
+fn windowed_propagation_gives_the_labels_of_the_dense_one_at_480p() {
+    let folder = TempDir::new().unwrap();
+    let json = folder.path().join("figures.json");
+    let words = ["bench-propagation", "--rounds", "3", "--device", "cpu"];
+    succeed(dora_eval(&words).arg("--json").arg(&json));
+    let figures = read_json(&json);
+    println!("{} times as fast as the dense form", figures["ratio"]);
+    assert_eq!(figures["grid"], serde_json::json!([30, 52]));
+    assert_eq!(figures["differing_labels"], 0, "{figures}");
 }
 
 /// Two sequences in DAVIS' layout: a square alone, and two of which one comes from the left.

@@ -52,8 +52,7 @@ impl Davis {
     ) -> anyhow::Result<Option<Vec<ObjectScores>>> {
         let mut scores = vec![ObjectScores::default(); sequence.objects];
         let (mut is_whole, mut failed) = (true, None);
-        let network = (encoder.config.patch_px, encoder.device);
-        self.protocol.follow(&encoder.vit, network, sequence, |frame| {
+        self.protocol.follow(encoder, sequence, |frame| {
             // The first and the last frame do not count.
             if (1..sequence.frames.len() - 1).contains(&frame.index) {
                 match sequence.annotation(&sequence.frames[frame.index]) {

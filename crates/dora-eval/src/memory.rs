@@ -1,0 +1,33 @@
+//! Whether memory holds what is about to be put into it.
+
+use std::{fmt, fs};
+
+/// More bytes than the machine can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What is to be put into memory.
+    pub needed_bytes: u64,
+    /// What is free.
+    pub free_bytes: u64,
+}
+
+/// What is short if `needed_bytes` are put into memory; nothing where the system tells not how much it has.
+pub fn shortage(needed_bytes: u64) -> Option<Shortage> {
+    let free_bytes = free_bytes()?;
+    (needed_bytes >= free_bytes).then_some(Shortage { needed_bytes, free_bytes })
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let (needed, free) = (gib(self.needed_bytes), gib(self.free_bytes));
+        write!(f, "{needed:.1} GiB of memory, and {free:.1} GiB are free")
+    }
+}
+
+/// What Linux says it can still give.
+fn free_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
