@@ -161,7 +161,13 @@ fn wrong_folders_are_refused_before_the_first_step_and_images_that_vanish_end_no
     check.args(["--video", "walk.mp4", "--set", "monitor.knn=nowhere"]);
     assert_refused(&check.output().unwrap(), &["nowhere", "no such folder"]);
 
-    fs::write(bench.path("colours/val/red/0.png"), "no longer").unwrap();
+    let image = bench.path("colours/val/red/0.png");
+    fs::write(&image, "no longer").unwrap();
+    refuse(&words(&set), &["red/0.png", "cannot read"]);
+    // What only decoding finds.
+    images(&bench, 6);
+    let whole = fs::read(&image).unwrap();
+    fs::write(&image, &whole[..whole.len() - 20]).unwrap();
     let output = bench.train("run", &words(&set));
     assert_trained(&output);
     let said = stderr(&output);
