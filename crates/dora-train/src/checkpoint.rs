@@ -46,7 +46,9 @@ pub struct State {
     files: Vec<FileSum>,
 }
 
-/// What makes a frame store the same one.
+/// What makes a frame store the same one: the video's name and size and how it was ingested. Where
+/// the video lies and its date are left out, so that a run goes on over a copy of its videos, on
+/// this machine or another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreIdentity {
     /// The video.
@@ -76,14 +78,16 @@ impl StoreIdentity {
 
     /// What differs from the store that stood in this place before.
     fn difference(&self, before: &Self) -> Option<String> {
-        let name = &self.source.name;
-        if self.source != before.source && *name != before.source.name {
-            return Some(format!("a video is {name} and was {}", before.source.name));
+        let (now, then) = (&self.source, &before.source);
+        let name = &now.name;
+        if *name != then.name {
+            return Some(format!("a video is {name} and was {}", then.name));
         }
-        if self.source != before.source {
-            return Some(format!("{name} has another place, size or date than before"));
+        if (now.files, now.size_bytes) != (then.files, then.size_bytes) {
+            let (now, then) = (now.size_bytes, then.size_bytes);
+            return Some(format!("{name} has {now} bytes and had {then}"));
         }
-        (self != before).then(|| {
+        (self.options != before.options || self.frames != before.frames).then(|| {
             format!(
                 "{name} was ingested differently: {} frames and {} before, {:?} and {:?} before",
                 self.frames, before.frames, self.options, before.options

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use dora_store::Source;
+
 use crate::workbench::{SmallDisk, Workbench, assert_refused, assert_trained, stderr};
 
 #[test]
@@ -154,6 +156,29 @@ fn another_recipe_or_video_does_not_go_on() {
     assert_trained(&output.unwrap());
     assert_trained(&bench.train("run", &["train.lr=0.1"]));
     assert_eq!(before, fs::read(bench.path("run.old-1/metrics.jsonl")).unwrap());
+}
+
+#[test]
+fn a_run_goes_on_over_a_copy_of_its_video() {
+    let bench = Workbench::new();
+    let source = |size_bytes, digest| {
+        let name = "walk.store".into();
+        Source { name, files: 1, size_bytes, digest }
+    };
+    let ingest_again = |source, frames| {
+        fs::remove_dir_all(bench.path("walk.store")).unwrap();
+        bench.add_store_of(source, frames);
+    };
+    assert_trained(&bench.train("run", &[]));
+    fs::remove_dir_all(bench.path("run/checkpoints/step-10")).unwrap();
+    ingest_again(source(1, 77), 45);
+    let output = bench.train("run", &[]);
+    assert_trained(&output);
+    assert!(stderr(&output).contains("going on from"), "{}", stderr(&output));
+    ingest_again(source(2, 77), 45);
+    assert_refused(&bench.train("run", &[]), &["walk.store has 2 bytes and had 1"]);
+    ingest_again(source(1, 1), 44);
+    assert_refused(&bench.train("run", &[]), &["ingested differently: 44 frames and 45 before"]);
 }
 
 #[test]

@@ -67,8 +67,13 @@ impl Workbench {
 
     /// A store of a moving square, 25 frames a second.
     pub(crate) fn add_store(&self, name: &str, frames: u32) {
+        self.add_store_of(Source { name: name.into(), files: 1, size_bytes: 1, digest: 1 }, frames);
+    }
+
+    pub(crate) fn add_store_of(&self, source: Source, frames: u32) {
+        let store = self.path(&source.name);
         let header = StoreHeader {
-            source: Source { name: name.into(), files: 1, size_bytes: 1, digest: frames.into() },
+            source,
             options: IngestOptions {
                 short_side_px: 64,
                 jpeg_quality: 90,
@@ -79,7 +84,7 @@ impl Workbench {
             width_px: 96,
             height_px: 64,
         };
-        let (mut writer, _) = StoreWriter::create_or_resume(&self.path(name), &header).unwrap();
+        let (mut writer, _) = StoreWriter::create_or_resume(&store, &header).unwrap();
         for frame in 0..frames {
             let image = RgbImage::from_fn(96, 64, |x, y| {
                 let on_square = (frame..frame + 20).contains(&x) && (20..40).contains(&y);
