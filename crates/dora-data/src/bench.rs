@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use dora_store::FrameStore;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -20,23 +21,26 @@ use crate::augment::{ViewKeys, ViewSpec, views};
 use crate::crop::CropSpec;
 use crate::decode::DecodeError;
 use crate::loader::{LoaderSpec, Worker};
-use crate::output::{check_writable, tell};
+use crate::output::JsonFile;
 use crate::sampler::{ClipSpec, Sampler, Share};
 
 /// Clips that are measured at a time, for each thread.
 const CLIPS_PER_THREAD: usize = 2;
 
 /// What to measure.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct LoaderBench {
-    /// Folder of the store.
-    pub store: PathBuf,
-    /// Numbers of threads, each measured for itself.
-    pub threads: Vec<usize>,
-    /// About how long for each number of threads.
-    pub seconds: f64,
-    /// File for the figures, as JSON.
-    pub json: Option<PathBuf>,
+    /// Frame store to read
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Numbers of threads to measure, one after the other
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// About how many seconds to measure each
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    seconds: u16,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 /// What one number of threads reaches.
@@ -73,17 +77,15 @@ struct Report {
 /// # Errors
 /// The file cannot be written, which is found out first; the store cannot be read or holds no clip.
 pub fn bench_loader(bench: &LoaderBench) -> anyhow::Result<()> {
-    if let Some(path) = &bench.json {
-        check_writable("--json", path)?;
-    }
+    bench.json.check()?;
     let store = Arc::new(FrameStore::open(&bench.store)?);
     let bytes_per_frame = shard_bytes(&store)? as f64 / store.len().max(1) as f64;
     let clip = clip_for(&store)?;
     let crop = CropSpec::default();
     let mut loader = Vec::new();
     for &threads in &bench.threads {
-        say!("measuring {threads} thread(s), about {:.0} s ...", bench.seconds);
-        loader.push(measure(&store, clip, threads, bench.seconds, true)?);
+        say!("measuring {threads} thread(s), about {} s ...", bench.seconds);
+        loader.push(measure(&store, clip, threads.into(), bench.seconds.into(), true)?);
     }
     let (width_px, height_px) = (store.header().width_px, store.header().height_px);
     let report = Report {
@@ -95,7 +97,7 @@ pub fn bench_loader(bench: &LoaderBench) -> anyhow::Result<()> {
         crop_px: crop.px,
         loader,
     };
-    tell(&report.table(), &report, bench.json.as_deref())
+    bench.json.tell(&report.table(), &report)
 }
 
 /// Measures one number of threads for about `seconds`, with views or without.

@@ -28,3 +28,4 @@ pub mod permutation;
 mod planes;
 pub mod rng;
 pub mod sampler;
+pub mod training_folder;

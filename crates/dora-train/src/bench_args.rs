@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use dora_data::output::JsonFile;
 use dora_train::bench::{RecipeChoice, StepBench, split_overrides};
 
 #[derive(Subcommand)]
@@ -35,9 +36,8 @@ pub(crate) struct StepBenchArgs {
     /// Steps to time; without, as many as half a minute takes, at least 3
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: Option<u64>,
-    /// File to write the figures to
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 impl StepBenchArgs {

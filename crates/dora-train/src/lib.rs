@@ -18,7 +18,7 @@ pub mod progress;
 pub mod recipe;
 mod records;
 pub mod run;
-pub mod run_folder;
+mod run_folder;
 pub mod scaler;
 pub mod schedule;
 pub mod span;

@@ -2,6 +2,7 @@
 //! recipes and measures steps.
 
 mod bench_args;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -10,14 +11,13 @@ use std::{
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
-use dora_data::say;
+use dora_data::{say, training_folder::put_aside};
 use dora_train::{
     bench::bench_step,
     dry_run, guard, monitor,
     plan::Placement,
     recipe::Recipe,
     run::{self, Ended},
-    run_folder::put_aside,
     world::{Lost, World},
 };
 use signal_hook::consts::SIGUSR1;
@@ -101,7 +101,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::PutAside { run_dir } => {
-            put_aside(&run_dir)?;
+            put_aside(&run_dir, "--run-dir")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Train { recipe, stores, run_dir, timeout_s, dry_run } => {
@@ -167,7 +167,7 @@ fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
     say!("  metrics     {shown}/metrics.jsonl");
     say!("  pictures    {shown}/tracks/");
     say!("  TensorBoard {shown}/tensorboard/");
-    say!("next: cargo xtask train --video YOUR_VIDEO.mp4");
+    say!("next: cargo xtask visualize --checkpoint {shown}");
     status
 }
 

@@ -1,12 +1,12 @@
 //! The folder of a run: one process writes to it at a time.
 
-use dora_data::say;
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use dora_data::training_folder::lock;
 use dora_store::atomic;
 
 /// A run's folder, locked for this process.
@@ -19,7 +19,7 @@ pub(crate) struct RunFolder {
 impl RunFolder {
     /// Makes or opens a folder and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let folder = Self { path: path.to_owned(), _lock: lock(path)? };
+        let folder = Self { path: path.to_owned(), _lock: lock(path, "--run-dir")? };
         let tracks = folder.tracks();
         fs::create_dir_all(&tracks).with_context(|| format!("cannot make {}", tracks.display()))?;
         Ok(folder)
@@ -46,36 +46,4 @@ impl RunFolder {
     pub(crate) fn tensorboard(&self) -> PathBuf {
         self.path.join("tensorboard")
     }
-}
-
-fn lock(path: &Path) -> anyhow::Result<File> {
-    let shown = path.display();
-    fs::create_dir_all(path).with_context(|| format!("cannot make the run folder {shown}"))?;
-    let lock = File::create(path.join(".lock")).with_context(|| {
-        format!("cannot write to the run folder {shown}; choose another with --run-dir")
-    })?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another training writes to {shown}: wait for it, or choose another folder with --run-dir"
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {shown}"))
-        }
-    }
-}
-
-/// Renames the run in a folder, if there is one, to the first free name with a number.
-pub fn put_aside(path: &Path) -> anyhow::Result<()> {
-    if !path.join("recipe.toml").exists() {
-        return Ok(());
-    }
-    // Under the lock, so that no running training loses its folder.
-    let _lock = lock(path)?;
-    let name = path.file_name().context("--run-dir must name a folder")?.to_string_lossy();
-    let mut names = (1..).map(|number| path.with_file_name(format!("{name}.old-{number}")));
-    let aside = names.find(|path| !path.exists()).context("no free name for the old run")?;
-    fs::rename(path, &aside).with_context(|| format!("cannot put {} aside", path.display()))?;
-    say!("the run that was in {} lies in {} now", path.display(), aside.display());
-    Ok(())
 }

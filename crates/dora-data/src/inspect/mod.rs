@@ -6,13 +6,14 @@ mod sheet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use dora_store::{Decoder, FrameStore, Gap, IngestOptions, Source};
 use serde::Serialize;
 
 use crate::bench::{clip_for, measure, shard_bytes};
 use crate::crop::CropBox;
 use crate::jpeg_part;
-use crate::output::{check_writable, tell};
+use crate::output::{JsonFile, check_writable};
 
 /// How long the loader is measured.
 const LOADER_S: f64 = 2.0;
@@ -20,14 +21,15 @@ const LOADER_S: f64 = 2.0;
 const MOST_GAPS: usize = 10;
 
 /// What to look at, and where the results go.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Inspect {
-    /// Folder of the store, complete or not.
-    pub store: PathBuf,
-    /// PNG to draw; `None` is the store's path with `.png` as its extension.
-    pub sheet: Option<PathBuf>,
-    /// File for the figures, as JSON.
-    pub json: Option<PathBuf>,
+    /// Folder of a frame store, complete or not
+    store: PathBuf,
+    /// PNG to draw the contact sheet to [default: beside the store]
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 /// The figures of a store.
@@ -97,9 +99,7 @@ pub fn inspect(what: &Inspect) -> anyhow::Result<()> {
     store.check_index()?;
     let sheet = what.sheet.clone().unwrap_or_else(|| beside(store.folder()));
     check_writable("--sheet", &sheet)?;
-    if let Some(json) = &what.json {
-        check_writable("--json", json)?;
-    }
+    what.json.check()?;
     let stamps_us = (0..store.len()).map(|frame| store.pts_us(frame));
     let times = Times::new(stamps_us, &store.gaps()?)?;
     let mut figures = Figures {
@@ -130,7 +130,7 @@ pub fn inspect(what: &Inspect) -> anyhow::Result<()> {
             frames_per_s: rates.decode_crop_frames_per_s,
         });
     }
-    tell(&figures.table(), &figures, what.json.as_deref())
+    what.json.tell(&figures.table(), &figures)
 }
 
 impl Times {

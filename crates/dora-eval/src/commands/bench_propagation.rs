@@ -1,16 +1,16 @@
 //! `bench-propagation`: label propagation beside its dense form, on made-up features.
 
-use std::{path::PathBuf, time::Instant};
+use std::time::Instant;
 
 use clap::Args;
 use dora_data::{
-    output::{check_writable, tell},
+    output::JsonFile,
     rng::{Draw, stream},
 };
 use dora_eval::{
     encoder::{
         DeviceName,
-        rate::{matrix_flops_per_s, median, peak_memory_bytes, wait_for},
+        rate::{matrix_flops_per_s, matrix_rate, median, peak_memory_bytes, wait_for},
     },
     video_segmentation::{
         follow::Protocol,
@@ -37,15 +37,12 @@ pub(crate) struct BenchArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     device: DeviceName,
-    /// File to write the figures to
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     let device = args.device.find()?;
     let protocol = Protocol::default();
     let patch_px = 16;
@@ -107,7 +104,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             format!("not measured: each of its matrices takes {:.1} GiB", gib(dense_bytes)),
         )),
     }
-    table.push(("matrix rate", format!("{:.2} TFLOP/s in float32", rate / 1e12)));
+    table.push(("matrix rate", matrix_rate(rate)));
     let figures = json!({
         "grid": [grid.0, grid.1],
         "frames": frames,
@@ -119,7 +116,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         "differing_labels": differing,
         "matrix_flops_per_s": rate,
     });
-    tell(&table, &figures, args.json.as_deref())
+    args.json.tell(&table, &figures)
 }
 
 fn made_up(frame: u64, patches: i64, width: i64, device: Device) -> LabelledPatches {

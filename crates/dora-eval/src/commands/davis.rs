@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use dora_data::output::{check_writable, tell};
+use dora_data::output::JsonFile;
 use dora_eval::{
     encoder::{Encoder, EncoderArgs, rate::matrix_flops_per_s},
     images::masks::{Mask, davis_palette, to_palette_png},
@@ -66,9 +66,8 @@ pub(crate) struct DavisArgs {
     /// Look through the data, and stop
     #[arg(long)]
     check: bool,
-    /// File to write the figures to
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 #[derive(Args)]
@@ -78,16 +77,13 @@ pub(crate) struct DavisMetricsArgs {
     /// Folder with masks to judge, RESULTS/SEQUENCE/00000.png and so on
     #[arg(long, value_name = "DIR")]
     results: PathBuf,
-    /// File to write the figures to
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 /// Follows the objects, writes masks and tells J and F.
 pub(crate) fn run(args: &DavisArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     let dataset = Dataset::open(&args.dataset)?;
     if args.check {
         return Ok(());
@@ -118,14 +114,12 @@ pub(crate) fn run(args: &DavisArgs) -> anyhow::Result<()> {
     let report = Report::new(&encoder.name, &dataset, scores, Some(speed));
     let mut table = report.table();
     table.push(("written to".into(), args.out.display().to_string()));
-    tell(&borrowed(&table), &report.figures(), args.json.as_deref())
+    args.json.tell(&table, &report.figures())
 }
 
 /// Tells J and F of masks made elsewhere.
 pub(crate) fn run_metrics(args: &DavisMetricsArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     let dataset = Dataset::open(&args.dataset)?;
     for sequence in &dataset.sequences {
         for frame in sequence.counted() {
@@ -151,7 +145,7 @@ pub(crate) fn run_metrics(args: &DavisMetricsArgs) -> anyhow::Result<()> {
     let scores = dataset.sequences.par_iter().map(score).collect::<anyhow::Result<_>>()?;
     drop(progress);
     let report = Report::new(&args.results.display().to_string(), &dataset, scores, None);
-    tell(&borrowed(&report.table()), &report.figures(), args.json.as_deref())
+    args.json.tell(&report.table(), &report.figures())
 }
 
 impl DavisArgs {
@@ -260,8 +254,4 @@ fn prepare_folder(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).and_then(|()| atomic::check_writable(&probe)).with_context(|| {
         format!("cannot write into {}; give --out another folder", folder.display())
     })
-}
-
-fn borrowed(table: &[(impl AsRef<str>, String)]) -> Vec<(&str, String)> {
-    table.iter().map(|(name, value)| (name.as_ref(), value.clone())).collect()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use dora_data::output::{check_writable, tell};
+use dora_data::output::{JsonFile, check_writable};
 use dora_eval::{
     discovery::{
         LastBlock, PxBox, Tally,
@@ -16,7 +16,11 @@ use dora_eval::{
         data::{DataArgs, DataSet, Example, MaskFile},
         lost::{Found, K_PATCHES, lost},
     },
-    encoder::{Encoder, EncoderArgs, NotFinite, look::look_at_each, rate::matrix_flops_per_s},
+    encoder::{
+        Encoder, EncoderArgs, NotFinite,
+        look::look_at_each,
+        rate::{image_rate, matrix_flops_per_s},
+    },
     images::{MOST_PX, masks::Mask, read_rgb, resize},
     pictures::discovery_picture,
     progress::Progress,
@@ -57,15 +61,12 @@ pub(crate) struct DiscoveryArgs {
     /// Draw this many images with their boxes, spread evenly over the set
     #[arg(long, value_name = "N", default_value_t = 0, requires = "out")]
     pictures: usize,
-    /// File to write the figures to
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 pub(crate) fn run(args: &DiscoveryArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     if let Some(out) = &args.out {
         prepare(out)?;
     }
@@ -225,8 +226,7 @@ fn report(
         let figures = part("CorLoc", class.corloc) + &part("Jaccard", class.jaccard);
         table.push((name, format!("{} images{figures}", class.images)));
     }
-    let speed = format!("{images_per_s:.2} images/s, {share:.2} of {:.3} TFLOP/s", rate / 1e12);
-    table.push(("speed", speed));
+    table.push(("speed", image_rate(images_per_s, share, rate)));
     if let Some(out) = &args.out {
         table.push(("written to", out.display().to_string()));
     }
@@ -245,5 +245,5 @@ fn report(
     {
         figures.extend(scores);
     }
-    tell(&table, &figures, args.json.as_deref())
+    args.json.tell(&table, &figures)
 }

@@ -10,7 +10,10 @@ use dora_eval::{
         feature_cache::{CacheError, FeatureCache},
         features::{Wanted, cls_features},
     },
-    encoder::{Encoder, rate::matrix_flops_per_s},
+    encoder::{
+        Encoder,
+        rate::{image_rate, matrix_flops_per_s},
+    },
     images::folder::ImageFolder,
     progress::Progress,
 };
@@ -112,10 +115,7 @@ impl<'a> FeatureSource<'a> {
         let share = images_per_s * flops_per_image / rate;
         let kept = if kept.is_empty() { kept } else { format!("; {kept}") };
         table.push(("images", format!("{} encoded in {:.1} s{kept}", self.computed, self.seconds)));
-        table.push((
-            "speed",
-            format!("{images_per_s:.1} images/s, {share:.2} of {:.3} TFLOP/s", rate / 1e12),
-        ));
+        table.push(("speed", image_rate(images_per_s, share, rate)));
         for (name, value) in [
             ("feature_seconds", self.seconds),
             ("images_per_s", images_per_s),

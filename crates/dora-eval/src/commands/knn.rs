@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use dora_data::{
-    output::{check_writable, tell},
-    say,
-};
+use dora_data::{output::JsonFile, say};
 use dora_eval::{
     classification::{
         features::{View, Wanted},
@@ -38,15 +35,12 @@ pub(crate) struct KnnArgs {
     /// Look through the data, and stop
     #[arg(long)]
     check: bool,
-    /// File to write the figures to
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 pub(crate) fn run(args: &KnnArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     let [train, val] = ImageFolder::read_splits(&args.data)?;
     let identities = [train.identity()?, val.identity()?];
     let k = possible(&args.k, train.samples.len() as i64)?;
@@ -91,7 +85,7 @@ pub(crate) fn run(args: &KnnArgs) -> anyhow::Result<()> {
         figures.insert(name.clone(), json!({ "top1": top1, "top5": top5 }));
     }
     source.tell_speed(&wanted, &mut table, &mut figures);
-    tell(&table, &figures, args.json.as_deref())
+    args.json.tell(&table, &figures)
 }
 
 /// Those numbers of neighbours that a bank has; says of others that they are left out.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use dora_data::output::{check_writable, tell};
+use dora_data::output::JsonFile;
 use dora_eval::{
     classification::{
         features::{View, Wanted},
@@ -59,15 +59,12 @@ pub(crate) struct LinearArgs {
     image_px: i64,
     #[command(flatten)]
     cache: CacheArgs,
-    /// File to write the figures to
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     if let Some(lr) = args.lr.iter().find(|lr| !(lr.is_finite() && **lr > 0.0)) {
         bail!("--lr {lr}: a learning rate must be above 0");
     }
@@ -173,7 +170,7 @@ pub(crate) fn run(args: &LinearArgs) -> anyhow::Result<()> {
         figures.insert(name.into(), value);
     }
     source.tell_speed(&centre, &mut table, &mut figures);
-    tell(&table, &figures, args.json.as_deref())
+    args.json.tell(&table, &figures)
 }
 
 /// What a learning rate came to.

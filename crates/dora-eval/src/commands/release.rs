@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dora_data::output::tell;
+use dora_data::output::JsonFile;
 use dora_eval::encoder::{CheckpointKey, EncoderFile, release};
 use dora_model::VitConfig;
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
         place => format!("under `{place}`, which its names no longer open with"),
     };
     let dtype = if weights.was_float32 { "float32, as it was" } else { "made float32" };
-    tell(
+    JsonFile::default().tell(
         &[
             ("read", encoder.path.display().to_string()),
             ("encoder", place),
@@ -45,6 +45,5 @@ pub(crate) fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
             ("written", args.out.display().to_string()),
         ],
         &(),
-        None,
     )
 }

@@ -38,6 +38,16 @@ pub fn matrix_flops_per_s(device: Device, kind: Kind) -> f64 {
     })
 }
 
+/// A rate of float32 products in words, as every table has it.
+pub fn matrix_rate(flops_per_s: f64) -> String {
+    format!("{:.3} TFLOP/s in float32", flops_per_s / 1e12)
+}
+
+/// How fast images went through an encoder, and what share of the matrix rate that is, in words.
+pub fn image_rate(images_per_s: f64, share: f64, flops_per_s: f64) -> String {
+    format!("{images_per_s:.2} images/s, {share:.2} of {}", matrix_rate(flops_per_s))
+}
+
 /// Side of the matrices: large enough for the device's full rate.
 pub fn matrix_side(device: Device) -> i64 {
     if device.is_cuda() { 8192 } else { 2000 }

@@ -6,6 +6,7 @@ use super::{
     dataset::Dataset,
     metrics::{ObjectScores, Statistics},
 };
+use crate::encoder::rate::matrix_rate;
 
 /// How fast masks were found.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +103,7 @@ impl Report {
                     frame_ms(speed.propagation_s)
                 ),
             ));
-            let rate = format!("{:.2} TFLOP/s in float32", speed.matrix_flops_per_s / 1e12);
-            table.push(("matrix rate".into(), rate));
+            table.push(("matrix rate".into(), matrix_rate(speed.matrix_flops_per_s)));
         }
         table
     }

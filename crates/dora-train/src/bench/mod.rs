@@ -6,17 +6,10 @@ pub mod flops;
 mod report;
 mod setting;
 
-use dora_data::say;
-use std::{
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
-use dora_store::atomic;
+use dora_data::{output::JsonFile, say};
 use indicatif::ProgressBar;
-use serde::Serialize;
 
 use crate::recipe::{Recipe, RecipeError};
 use report::{Comparison, Report};
@@ -37,8 +30,8 @@ pub struct StepBench {
     pub compared: Option<(Recipe, String)>,
     /// Steps to time; `None` is as many as half a minute takes.
     pub steps: Option<usize>,
-    /// File for the figures, as JSON.
-    pub json: Option<PathBuf>,
+    /// Where figures go besides the table.
+    pub json: JsonFile,
 }
 
 /// Where the recipe of a bench comes from.
@@ -61,9 +54,7 @@ pub struct RecipeChoice {
 /// # Errors
 /// The file cannot be written, which is found out first; the machine cannot do what a setting asks.
 pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
-    if let Some(path) = &bench.json {
-        atomic::check_writable(path).map_err(|error| unwritable(path, error))?;
-    }
+    bench.json.check()?;
     let recipes = [&bench.base].into_iter().chain(bench.compared.iter().map(|(recipe, _)| recipe));
     let mut settings = recipes.map(Setting::new).collect::<anyhow::Result<Vec<_>>>()?;
     measure(&mut settings, bench.steps)?;
@@ -72,12 +63,12 @@ pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
         // Both engines lie in the same memory, so its peak says nothing of either.
         ([base, compared], Some((_, title))) => {
             let comparison = Comparison::new(Report::new(base, None), Report::new(compared, None));
-            tell(&comparison.table(title), &comparison, bench.json.as_deref())
+            bench.json.tell_text(&comparison.table(title), &comparison)
         }
         (settings, _) => {
             let setting = &settings[0];
             let report = Report::new(setting, setting.peak_memory_bytes());
-            tell(&report.table(), &report, bench.json.as_deref())
+            bench.json.tell_text(&report.table(), &report)
         }
     }
 }
@@ -148,20 +139,6 @@ pub fn split_overrides(text: &str) -> Vec<String> {
         }
     }
     overrides
-}
-
-fn tell(table: &str, figures: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
-    io::stdout().write_all(table.as_bytes()).context("cannot write to standard output")?;
-    let Some(path) = json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(figures).context("cannot write the figures as JSON")?;
-    fs::write(path, text + "\n").map_err(|error| unwritable(path, error))
-}
-
-fn unwritable(path: &Path, error: io::Error) -> anyhow::Error {
-    anyhow!(
-        "cannot write {}: {error}; give --json a file in a folder that exists and may be written",
-        path.display()
-    )
 }
 
 fn announce(text: &str) {

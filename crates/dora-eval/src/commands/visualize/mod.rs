@@ -1,34 +1,30 @@
 //! `visualize`: what an encoder attends to, finds and follows, as sheets and moving pictures.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod pictures;
+
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use dora_core::tracker::{Threshold, TrackerSpec};
 use dora_data::{
     inspect::clock,
-    output::{check_writable, tell},
+    output::{JsonFile, check_writable},
 };
 use dora_eval::{
     encoder::{Encoder, EncoderArgs, NotFinite},
     images::{footage::Footage, grid::Grid},
-    pictures::{
-        Row, beside, lay_out,
-        movie::{Movie, MovieKind},
-        object_colour, shrink,
-    },
+    pictures::movie::MovieKind,
     progress::Progress,
     visualize::{
-        scene::{Painted, Scale, paint},
+        scene::{Scale, paint},
         tracking::Follower,
     },
 };
 use dora_model::TrackerLayer;
-use image::{Rgb, RgbImage};
 use serde_json::json;
+
+use pictures::{Movies, write_sheets};
 
 /// Frames that pass through the encoder together.
 const FRAMES_AT_ONCE: usize = 8;
@@ -36,10 +32,8 @@ const FRAMES_AT_ONCE: usize = 8;
 const SCALE_FRAMES: usize = 16;
 /// Frames on a sheet, spread evenly.
 const SHEET_FRAMES: usize = 8;
-const SHEET_CELL_PX: u32 = 424;
 const CLIP_FRAMES: usize = 8;
 const WHOLE_STRIDE_S: f64 = 0.2;
-const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
 
 #[derive(Args)]
 pub(crate) struct VisualizeArgs {
@@ -90,9 +84,8 @@ pub(crate) struct VisualizeArgs {
     /// Frames per second of moving pictures [default: as in the video, between 4 and 30]
     #[arg(long, value_name = "F", value_parser = parse_fps)]
     movie_fps: Option<f64>,
-    /// File to write the figures to
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonFile,
 }
 
 /// [`TrackerLayer`] on the command line.
@@ -113,17 +106,8 @@ struct Plan {
     kind: MovieKind,
 }
 
-/// The moving pictures.
-struct Movies {
-    attention: Movie,
-    tracks: Movie,
-    pca: Movie,
-}
-
 pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
-    if let Some(json) = &args.json {
-        check_writable("--json", json)?;
-    }
+    args.json.check()?;
     let footage = open(args)?;
     let frames = choose(args, &footage)?;
     let kind = args.movie.unwrap_or(if args.whole { MovieKind::Mp4 } else { MovieKind::Gif });
@@ -174,7 +158,7 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         "frames_per_s": frames_per_s,
         "files": shown,
     });
-    tell(&table, &figures, args.json.as_deref())
+    args.json.tell(&table, &figures)
 }
 
 /// Looks at all frames and writes everything; returns the files and the frames per second.
@@ -215,7 +199,7 @@ fn draw<'a>(
             for (frame, painted) in chunk.iter().zip(painted) {
                 let movies = match &mut movies {
                     Some(movies) => movies,
-                    none => none.insert(Movies::begin(args, plan, &painted)?),
+                    none => none.insert(Movies::begin(&args.out, plan.kind, plan.fps, &painted)?),
                 };
                 movies.push(&painted)?;
                 if on_sheet.contains(&index) {
@@ -233,77 +217,6 @@ fn draw<'a>(
     let mut files = write_sheets(&args.out, &headings, sheet)?;
     files.extend(movies.context("there is no frame")?.finish()?);
     Ok((files, frames_per_s))
-}
-
-impl Movies {
-    fn begin(args: &VisualizeArgs, plan: &Plan, first: &Painted) -> anyhow::Result<Self> {
-        let begin = |name: &str, picture: &RgbImage| {
-            Movie::new(plan.kind, &args.out.join(name), picture.dimensions(), plan.fps)
-        };
-        Ok(Self {
-            attention: begin("attention", &attention_picture(first))?,
-            tracks: begin("tracks", &first.objects)?,
-            pca: begin("pca", &pca_picture(first))?,
-        })
-    }
-
-    fn push(&mut self, painted: &Painted) -> anyhow::Result<()> {
-        self.attention.push(&attention_picture(painted))?;
-        self.tracks.push(&painted.objects)?;
-        self.pca.push(&pca_picture(painted))?;
-        Ok(())
-    }
-
-    fn finish(self) -> anyhow::Result<[PathBuf; 3]> {
-        Ok([self.attention.finish()?, self.tracks.finish()?, self.pca.finish()?])
-    }
-}
-
-/// The frame and the attention of each head, in rows of about as many pictures.
-fn attention_picture(painted: &Painted) -> RgbImage {
-    let cells: Vec<RgbImage> = std::iter::once(&painted.frame)
-        .chain(&painted.attention)
-        .map(|cell| shrink(cell.clone(), SHEET_CELL_PX))
-        .collect();
-    let columns = (cells.len() as f64).sqrt().ceil() as usize;
-    let rows: Vec<Row> = cells.chunks(columns).map(|cells| Row::plain(cells.to_vec())).collect();
-    lay_out(&[], &rows)
-}
-
-fn pca_picture(painted: &Painted) -> RgbImage {
-    let small = |image: &RgbImage| shrink(image.clone(), SHEET_CELL_PX * 3 / 2);
-    beside(&small(&painted.frame), &small(&painted.pca))
-}
-
-fn write_sheets(
-    out: &Path,
-    headings: &[String],
-    painted: Vec<Painted>,
-) -> anyhow::Result<Vec<PathBuf>> {
-    let row = |colour, label: String, picture: &dyn Fn(&Painted) -> &RgbImage| Row {
-        colour,
-        label,
-        cells: painted.iter().map(|p| shrink(picture(p).clone(), SHEET_CELL_PX)).collect(),
-    };
-    let first = painted.first().context("there is no frame")?;
-    let frames = || row(Rgb([24, 24, 24]), String::new(), &|p| &p.frame);
-    let mut attention = vec![frames()];
-    for head in 0..first.attention.len() {
-        attention.push(row(WHITE, head.to_string(), &|p| &p.attention[head]));
-    }
-    let mut objects = vec![frames(), row(WHITE, String::new(), &|p| &p.objects)];
-    for object in 0..first.alone.len() {
-        objects.push(row(object_colour(object), String::new(), &|p| &p.alone[object]));
-    }
-    let pca = vec![frames(), row(WHITE, String::new(), &|p| &p.pca)];
-    let sheets = [("attention.png", attention), ("objects.png", objects), ("pca.png", pca)];
-    let write = |(name, rows): (&str, Vec<Row>)| {
-        let path = out.join(name);
-        let sheet = lay_out(headings, &rows);
-        sheet.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    };
-    sheets.into_iter().map(write).collect()
 }
 
 fn open(args: &VisualizeArgs) -> anyhow::Result<Footage> {
