@@ -46,6 +46,7 @@ impl JsonFile {
         let Some(path) = &self.path else { return Ok(()) };
         let json =
             serde_json::to_string_pretty(figures).context("cannot write the figures as JSON")?;
+        // Not by a rename, since it may be a pipe or a terminal.
         fs::write(path, json + "\n").map_err(|error| unwritable("--json", path, &error))
     }
 }

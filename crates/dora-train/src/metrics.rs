@@ -37,10 +37,11 @@ pub struct StepMetrics {
     pub grad_norm: Option<f64>,
     /// Share of a frame that each object covers, in the order of the drawn heads.
     pub mask_area: Vec<f64>,
-    /// Mean intersection over union of two objects' masks in a frame: 1 where all are the same.
-    pub mask_iou: f64,
-    /// Share of masks without a patch.
-    pub empty_masks: f64,
+    /// Mean intersection over union of two objects' masks in a frame: 1 where all are the same. None
+    /// where nothing is tracked.
+    pub mask_iou: Option<f64>,
+    /// Share of masks without a patch; none where nothing is tracked.
+    pub empty_masks: Option<f64>,
     /// Learning rate.
     pub lr: f64,
     /// Weight decay.
@@ -107,8 +108,8 @@ impl StepMetrics {
             grad_norm: output.is_taken.then(|| value(5)),
             center_norm: value(6),
             teacher_mean_entropy: value(7),
-            mask_iou: values.get(8).copied().unwrap_or(0.0),
-            empty_masks: values.get(9).copied().unwrap_or(0.0),
+            mask_iou: values.get(8).copied(),
+            empty_masks: values.get(9).copied(),
             mask_area: values.get(10..).unwrap_or_default().to_vec(),
             lr: scheduled.lr,
             weight_decay: scheduled.weight_decay,
@@ -143,8 +144,6 @@ impl StepMetrics {
             ("teacher_mean_entropy", self.teacher_mean_entropy),
             ("kl", self.kl),
             ("center_norm", self.center_norm),
-            ("mask_iou", self.mask_iou),
-            ("empty_masks", self.empty_masks),
             ("lr", self.lr),
             ("weight_decay", self.weight_decay),
             ("momentum", self.momentum),
@@ -155,7 +154,13 @@ impl StepMetrics {
         ]
         .map(|(name, value)| (format!("train/{name}"), value))
         .into();
-        scalars.extend(self.grad_norm.map(|norm| ("train/grad_norm".to_owned(), norm)));
+        for (name, value) in [
+            ("grad_norm", self.grad_norm),
+            ("mask_iou", self.mask_iou),
+            ("empty_masks", self.empty_masks),
+        ] {
+            scalars.extend(value.map(|value| (format!("train/{name}"), value)));
+        }
         let areas = self.mask_area.iter().enumerate();
         scalars.extend(areas.map(|(object, area)| (format!("train/mask_area_{object}"), *area)));
         scalars

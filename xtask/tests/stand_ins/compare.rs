@@ -82,7 +82,8 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
     let (status, again, _) = run(&world, LINE);
     assert_eq!((status, again), (0, printed));
     assert_eq!(judged(&world.lines("log")), 6);
-    fs::remove_file(world.path("out/figures/a-seed-0-knn.json")).unwrap();
+    // Half an answer is none.
+    fs::write(world.path("out/figures/a-seed-0-knn.json"), "{\"20-NN\":{").unwrap();
     assert_eq!(run(&world, LINE).0, 0);
     assert_eq!(judged(&world.lines("log")), 7);
     fs::create_dir(world.path("out/runs/b-seed-1/checkpoints/step-2")).unwrap();
@@ -91,6 +92,24 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
     // Another question is asked anew.
     assert_eq!(run(&world, &format!("{LINE} --image-px 112")).0, 0);
     assert_eq!(judged(&world.lines("log")), 14);
+    // Another program may answer otherwise.
+    let program = world.path("target/dora-eval");
+    let text = fs::read_to_string(&program).unwrap();
+    fs::write(&program, text + "\n").unwrap();
+    assert_eq!(run(&world, LINE).0, 0);
+    assert_eq!(judged(&world.lines("log")), 20);
+}
+
+#[test]
+fn two_comparisons_do_not_share_a_folder() {
+    let world = world("compare-locked");
+    fs::create_dir_all(world.path("out")).unwrap();
+    let lock = fs::File::create(world.path("out/.lock")).unwrap();
+    lock.lock().unwrap();
+    let (status, _, said) = run(&world, LINE);
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("another comparison writes into `../out`"), "{said}");
+    assert!(world.lines("log").is_empty());
 }
 
 #[test]
@@ -116,7 +135,7 @@ fn bad_data_is_told_before_training() {
 }
 
 #[test]
-fn ctrl_c_ends_those_that_train() {
+fn a_signal_ends_those_that_train() {
     let world = world("compare-stopped");
     world.write("wait", "");
     let mut xtask = world.own_libtorch(LINE);

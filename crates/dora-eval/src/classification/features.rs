@@ -58,7 +58,7 @@ pub enum FeatureError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The encoder cannot see a square of this size.
-    #[error("images of {image_px} px are no whole number of the encoder's patches of {patch_px} px: the nearest sizes are {} and {}", image_px / patch_px * patch_px, (image_px / patch_px + 1) * patch_px)]
+    #[error("images of {image_px} px are no whole number of the encoder's patches of {patch_px} px: give {}", nearest_sizes(*image_px, *patch_px))]
     Size {
         /// The square that was asked for.
         image_px: i64,
@@ -186,6 +186,14 @@ pub fn cls_features(
 fn encode(vit: &Vit, images_NCHW: &Tensor, blocks: usize, device: Device) -> Tensor {
     let images_NCHW = normalise(&images_NCHW.to_device(device));
     no_grad(|| vit.cls_of_last(&images_NCHW, blocks)).to_device(Device::Cpu)
+}
+
+/// The sizes around one that are whole patches, in words.
+fn nearest_sizes(image_px: i64, patch_px: i64) -> String {
+    match image_px / patch_px * patch_px {
+        0 => patch_px.to_string(),
+        below => format!("{below} or {}", below + patch_px),
+    }
 }
 
 /// Short side for a centre of this side: 256 for 224.

@@ -126,7 +126,8 @@ pub(crate) fn run_metrics(args: &DavisMetricsArgs) -> anyhow::Result<()> {
             sequence.result_path(&args.results, frame)?;
         }
     }
-    let progress = Mutex::new(Progress::new("frames", dataset.frame_count() as u64));
+    let counted: usize = dataset.sequences.iter().map(|sequence| sequence.counted().len()).sum();
+    let progress = Mutex::new(Progress::new("frames", counted as u64));
     let score = |sequence: &Sequence| {
         let frames: Vec<_> = sequence
             .counted()

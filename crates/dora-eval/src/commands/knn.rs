@@ -28,7 +28,7 @@ pub(crate) struct KnnArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,20,100,200", value_parser = clap::value_parser!(i64).range(1..))]
     k: Vec<i64>,
     /// Side of the square that the encoder sees; the short side is scaled to 8/7 of it before
-    #[arg(long, value_name = "PX", default_value_t = 224, value_parser = clap::value_parser!(i64).range(1..=4096))]
+    #[arg(long, value_name = "PX", default_value_t = 224, value_parser = clap::value_parser!(i64).range(1..=1024))]
     image_px: i64,
     #[command(flatten)]
     cache: CacheArgs,

@@ -55,7 +55,7 @@ pub(crate) struct LinearArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     probe_seed: u64,
     /// Side of the square that the encoder sees; the short side of val is scaled to 8/7 of it before
-    #[arg(long, value_name = "PX", default_value_t = 224, value_parser = clap::value_parser!(i64).range(1..=4096))]
+    #[arg(long, value_name = "PX", default_value_t = 224, value_parser = clap::value_parser!(i64).range(1..=1024))]
     image_px: i64,
     #[command(flatten)]
     cache: CacheArgs,

@@ -8,7 +8,7 @@ use std::{
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
-use super::{ImageError, check_header, stamp};
+use super::{ImageError, image_size, stamp};
 use crate::hex;
 
 /// Names of a folder's content that an error lists.
@@ -117,7 +117,7 @@ impl ImageFolder {
             }
         }
         let samples: Vec<_> = train.samples.iter().chain(&val.samples).collect();
-        let wrong = samples.par_iter().find_map_first(|(path, _)| check_header(path).err());
+        let wrong = samples.par_iter().find_map_first(|(path, _)| image_size(path).err());
         wrong.map_or(Ok([train, val]), |error| Err(error.into()))
     }
 

@@ -15,13 +15,15 @@ use std::{
 use dora_data::crop::CropBox;
 use image::ImageReader;
 use tch::{Kind, Tensor};
-use turbojpeg::Colorspace;
+use turbojpeg::{Colorspace, Decompressor};
 
 /// More pixels than any photograph or video frame: a file cannot ask for more memory.
 pub const MOST_PX: u32 = 1 << 14;
 
 /// The first bytes of a JPEG file.
 const JPEG_START: [u8; 2] = [0xff, 0xd8];
+/// What ends the image in it.
+const JPEG_END: [u8; 2] = [0xff, 0xd9];
 
 /// ImageNet's mean and standard deviation of red, green and blue in [0, 1], with which encoders of
 /// this family are trained.
@@ -64,16 +66,9 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Tensor, String> {
     Ok(planes(rgb.as_raw(), rgb.height() as usize, rgb.width() as usize))
 }
 
-/// Width and height of a JPEG or PNG file, of which no more than the header is read.
+/// Width and height of a JPEG or PNG file as its header says: finds what is empty or something else
+/// without decoding.
 pub fn image_size(path: &Path) -> Result<(u32, u32), ImageError> {
-    let failed = |reason: String| ImageError { path: path.into(), reason };
-    let reader = ImageReader::open(path).map_err(|error| failed(error.to_string()))?;
-    let reader = reader.with_guessed_format().map_err(|error| failed(error.to_string()))?;
-    reader.into_dimensions().map_err(|error| failed(error.to_string()))
-}
-
-/// Whether a file begins as a JPEG or PNG does: finds what is empty or something else without decoding.
-pub fn check_header(path: &Path) -> Result<(), ImageError> {
     /// Enough for most headers; the whole file is looked at where it is not.
     const HEAD_BYTES: u64 = 1 << 16;
     let failed = |reason: String| ImageError { path: path.into(), reason };
@@ -84,8 +79,14 @@ pub fn check_header(path: &Path) -> Result<(), ImageError> {
     if head.is_empty() {
         return Err(failed("it is empty".into()));
     }
-    let is_jpeg = head.starts_with(&JPEG_START) && turbojpeg::read_header(&head).is_ok();
-    if is_jpeg { Ok(()) } else { image_size(path).map(drop) }
+    if head.starts_with(&JPEG_START)
+        && let Ok(header) = turbojpeg::read_header(&head)
+    {
+        return Ok((header.width as u32, header.height as u32));
+    }
+    let reader = ImageReader::open(path).map_err(|error| failed(error.to_string()))?;
+    let reader = reader.with_guessed_format().map_err(|error| failed(error.to_string()))?;
+    reader.into_dimensions().map_err(|error| failed(error.to_string()))
 }
 
 /// Size and date of a file in words: others where it has changed.
@@ -183,9 +184,26 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Option<Tensor>, String> {
             header.width, header.height
         ));
     }
-    let image = turbojpeg::decompress(bytes, turbojpeg::PixelFormat::RGB)
-        .map_err(|error| error.to_string())?;
-    Ok(Some(planes(&image.pixels, image.height, image.width)))
+    let (width, height) = (header.width, header.height);
+    let mut pixels = vec![0; 3 * width * height];
+    let format = turbojpeg::PixelFormat::RGB;
+    let image =
+        turbojpeg::Image { pixels: &mut pixels[..], width, pitch: 3 * width, height, format };
+    match Decompressor::new().and_then(|mut decoder| decoder.decompress(bytes, image)) {
+        Err(error) if !is_harmless(&error, bytes) => Err(error.to_string()),
+        _ => Ok(Some(planes(&pixels, height, width))),
+    }
+}
+
+/// Whether an image is whole all the same: bytes between its parts that mean nothing, as some cameras and
+/// editors leave them, are passed over by every decoder. Only the first complaint is told, so the end is
+/// looked for, too.
+fn is_harmless(complaint: &turbojpeg::Error, bytes: &[u8]) -> bool {
+    /// How far from the end of the file an image may end.
+    const TAIL_BYTES: usize = 1 << 12;
+    let tail = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+    complaint.to_string().contains("extraneous bytes before marker")
+        && tail.windows(JPEG_END.len()).any(|part| part == JPEG_END)
 }
 
 /// `[H, W, 3]` to `[3, H, W]`.

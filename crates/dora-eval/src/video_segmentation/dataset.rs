@@ -2,19 +2,22 @@
 //! `Annotations/480p/SEQUENCE/00000.png`, and lists of sequences, `ImageSets/YEAR/SPLIT.txt`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Component, Path, PathBuf},
 };
 
 use crate::images::{
-    ImageError,
+    ImageError, image_size,
     masks::{Mask, mask_size, read_mask},
-    read_rgb,
 };
 
 /// The label of pixels that nobody decided on.
 const VOID: u8 = 255;
+
+/// More objects than anybody follows at once: a mask of grey levels is none of labels, and memory grows
+/// with them.
+const MOST_OBJECTS: usize = 64;
 
 /// The list to use where nobody names one.
 const DEFAULT_SPLIT: &str = "val";
@@ -133,8 +136,8 @@ pub enum DatasetError {
 }
 
 impl Dataset {
-    /// Finds the sequences and checks that their files are there and fit: each frame has a mask of its
-    /// size, and the first mask an object.
+    /// Finds the sequences and checks that their files are there and fit: all frames and masks of a sequence
+    /// have one size, and the first mask an object.
     ///
     /// # Errors
     /// The layout, a sequence or a file is not as it should be.
@@ -160,6 +163,9 @@ impl Dataset {
             }
             names.clone_from(&args.sequences);
         }
+        // Each counts once, however often it is named.
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
         let shown = list.as_ref().unwrap_or(&images);
         let list = shown.strip_prefix(root).unwrap_or(shown).display().to_string();
         let sequences = names
@@ -208,14 +214,17 @@ impl Sequence {
                 frames.len()
             )));
         };
-        let (_, rows, columns) = read_rgb(&first.image)?.size3().unwrap_or_default();
-        let size = (columns as usize, rows as usize);
+        let image_px = |path: &Path| image_size(path).map(|(w, h)| (w as usize, h as usize));
+        let size = image_px(&first.image)?;
         for frame in &frames {
-            let found = mask_size(&frame.annotation)?;
-            if found != size {
+            let sizes = [
+                (&frame.image, image_px(&frame.image)?, "the first frame has"),
+                (&frame.annotation, mask_size(&frame.annotation)?, "its frames have"),
+            ];
+            if let Some((path, found, others)) = sizes.into_iter().find(|(_, px, _)| *px != size) {
                 return Err(wrong(format!(
-                    "{} has {}x{} px, but its frames have {}x{}",
-                    frame.annotation.display(),
+                    "{} has {}x{} px, but {others} {}x{}",
+                    path.display(),
                     found.0,
                     found.1,
                     size.0,
@@ -228,7 +237,14 @@ impl Sequence {
             let mask = first.annotation.display();
             wrong(format!("its first mask {mask} has no object to follow"))
         })?;
-        let objects = merge.apply(mask).labels.into_iter().max().unwrap_or(0).into();
+        let objects: usize = merge.apply(mask).labels.into_iter().max().unwrap_or(0).into();
+        if objects > MOST_OBJECTS {
+            return Err(wrong(format!(
+                "its first mask {} has the label {objects}, and labels are objects 1, 2, 3 and so on, \
+                 {MOST_OBJECTS} at the most",
+                first.annotation.display()
+            )));
+        }
         Ok(Self { name: name.into(), frames, size, objects, merge })
     }
 
@@ -253,14 +269,15 @@ impl Sequence {
         Err(DatasetError::Sequence { name: self.name.clone(), problem })
     }
 
-    /// Reads a mask that somebody made of a frame. Where there is one object, it is every label but 0.
+    /// Reads a mask that somebody made of a frame, void counted as background. Where there is one object,
+    /// it is every other label but 0, or 255 where there is no other.
     ///
     /// # Errors
     /// It is missing, of another size, or has a label that is no object.
     pub fn result(&self, folder: &Path, frame: &Frame) -> Result<Mask, DatasetError> {
         let wrong = |problem: String| DatasetError::Sequence { name: self.name.clone(), problem };
         let path = self.result_path(folder, frame)?;
-        let mut mask = read_mask(&path)?;
+        let mask = read_mask(&path)?;
         if (mask.width, mask.height) != self.size {
             return Err(wrong(format!(
                 "{} has {}x{} px, but its frames have {}x{}",
@@ -271,13 +288,11 @@ impl Sequence {
                 self.size.1
             )));
         }
-        for label in &mut mask.labels {
-            *label = match *label {
-                label if self.objects == 1 => label.min(1),
-                VOID => 0,
-                label => label,
-            };
-        }
+        let merge = match self.objects {
+            1 => Merge::seen_in(&mask, true).unwrap_or(Merge::All),
+            _ => Merge::No,
+        };
+        let mask = merge.apply(mask);
         match mask.labels.iter().max() {
             Some(highest) if usize::from(*highest) > self.objects => Err(wrong(format!(
                 "{} has the label {highest}, but the sequence has {} objects",
@@ -359,9 +374,7 @@ fn find_list(args: &DatasetArgs) -> Result<(Option<PathBuf>, Vec<String>, bool),
         let name = sequence_name(line).ok_or_else(|| {
             layout(root, format!("{} has the line `{}`", list.display(), line.escape_debug()))
         })?;
-        if names.last().is_none_or(|last| last != name) {
-            names.push(name.to_owned());
-        }
+        names.push(name.to_owned());
     }
     if names.is_empty() {
         return Err(layout(root, format!("{} names no sequence", list.display())));

@@ -6,10 +6,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
+use serde_json::Value as Json;
 
 use super::plan::{Plan, Run};
 use crate::{
@@ -55,7 +56,7 @@ pub(super) const PROTOCOLS: [Protocol; 3] = [
             Ok(vec!["--no-cache".into(), "--recipe".into(), recipe.into()])
         },
         has_out: true,
-        figure: ("/mIoU", "linear mIoU"),
+        figure: ("/mIoU", "mIoU"),
         speed: ("/test_images_per_s", "images/s"),
         matrix_rate: "/matrix_flops_per_s",
     },
@@ -147,7 +148,8 @@ pub(super) fn judge(checkout: &Checkout, plan: &Plan, runs: &[Run]) -> anyhow::R
             }
             let question = question(&ask, task, &newest_checkpoint(run_dir)?)?;
             let asked = path.with_extension("question");
-            if path.exists() && fs::read_to_string(&asked).is_ok_and(|text| text == question) {
+            let is_same = fs::read_to_string(&asked).is_ok_and(|text| text == question);
+            if is_same && is_answered(&path, protocol) {
                 continue;
             }
             // What an answer to another question left would be taken up.
@@ -170,9 +172,21 @@ pub(super) fn judge(checkout: &Checkout, plan: &Plan, runs: &[Run]) -> anyhow::R
     Ok(answers)
 }
 
-/// What an answer depends on: the words, the texts of files of settings among them, the checkpoint.
+/// Whether a file holds a whole answer; a full disk or a kill leaves a part of one.
+fn is_answered(path: &Path, protocol: &Protocol) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let answer: Option<Json> = serde_json::from_str(&text).ok();
+    answer.is_some_and(|answer| answer.pointer(protocol.figure.0).is_some())
+}
+
+/// What an answer depends on: the program, the words, the texts of files of settings among them, the
+/// checkpoint.
 fn question(ask: &Command, task: &Task, checkpoint: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
+    let program = Path::new(ask.get_program());
+    let stamp =
+        fs::metadata(program).and_then(|data| Ok((data.len(), nanoseconds(data.modified()?))));
+    let (bytes, date) = stamp.with_context(|| format!("cannot read `{}`", program.display()))?;
+    let mut text = format!("dora-eval of {bytes} bytes of {date}\n");
     for word in ask.get_args() {
         let _ = writeln!(text, "{}", word.to_string_lossy());
     }
@@ -193,11 +207,15 @@ fn newest_checkpoint(run_dir: &Path) -> anyhow::Result<String> {
     let steps = entries.flatten().filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let step: u64 = name.strip_prefix("step-")?.parse().ok()?;
-        let date = entry.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some((step, date.as_nanos()))
+        Some((step, nanoseconds(entry.metadata().ok()?.modified().ok()?)))
     });
     let newest = steps.max();
     let (step, date) =
         newest.with_context(|| format!("`{}` holds no checkpoint", folder.display()))?;
     Ok(format!("step {step} of {date}"))
+}
+
+/// A date as a number.
+fn nanoseconds(date: SystemTime) -> u128 {
+    date.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }

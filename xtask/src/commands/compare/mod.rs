@@ -6,9 +6,12 @@ mod plan;
 mod table;
 
 use std::{
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     thread,
 };
+
+use anyhow::Context;
 
 use self::plan::{Plan, Run};
 use super::{ingest, train};
@@ -16,6 +19,7 @@ use crate::{
     args::{Args, CommandSpec, Value, option},
     checkout::Checkout,
     jobs::{self, Job},
+    process::fixable,
 };
 
 pub(crate) const COMMAND: CommandSpec = CommandSpec {
@@ -38,7 +42,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option("set", Value::Text("KEY=VALUE"), "as for `train`: for all variants"),
         option("davis", Value::Text("DIR"), "judge by label propagation on this DAVIS folder"),
         option("short-side", Value::Count("PX"), "davis: height of the frames (default: 480)"),
-        option("semantic", Value::Text("DIR"), "judge by a linear head on this folder"),
+        option("semantic", Value::Text("DIR"), "judge by a segmentation head on this folder"),
         option(
             "semantic-recipe",
             Value::Text("NAME|PATH"),
@@ -64,6 +68,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let plan = Plan::read(checkout, args)?;
+    let _lock = lock(&plan.out)?;
     super::build(checkout)?;
     judge::check(checkout, &plan)?;
     let stores = train::stores_for(checkout, &plan.recipe, args)?;
@@ -71,6 +76,21 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     jobs::run(trainings(checkout, args, &plan, &runs, &stores)?, plan.at_once)?;
     let answers = judge::judge(checkout, &plan, &runs)?;
     table::tell(&plan, &runs, &answers)
+}
+
+/// Keeps a second comparison out of the folder.
+fn lock(out: &Path) -> anyhow::Result<File> {
+    let shown = out.display();
+    let lock = fs::create_dir_all(out).and_then(|()| File::create(out.join(".lock"))).map_err(
+        |error| fixable(format!("cannot write into `{shown}`: {error}; give another --out")),
+    )?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(fixable(format!(
+            "another comparison writes into `{shown}`: wait for it, or give another --out"
+        ))),
+        Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock `{shown}`")),
+    }
 }
 
 /// What trains each run, or takes it up.

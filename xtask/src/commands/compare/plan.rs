@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::judge::{PROTOCOLS, Task};
+use super::judge::{PROTOCOLS, RANDOM, Task};
 use crate::{args::Args, checkout::Checkout, commands::train, process::fixable};
 
 const DEFAULT_RECIPE: &str = "small_footage";
@@ -116,6 +116,11 @@ fn variant(word: &str) -> anyhow::Result<Variant> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let overrides: Vec<String> =
         overrides.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    if name == RANDOM.replace(' ', "-") {
+        return Err(fixable(format!(
+            "`{name}` is the row of untrained weights; give the variant another name"
+        )));
+    }
     if name.is_empty() || !name.chars().all(is_name) || overrides.iter().any(|o| !o.contains('=')) {
         return Err(fixable(format!(
             "`{word}` is no variant; write NAME:KEY=VALUE,KEY=VALUE, such as \
@@ -151,7 +156,7 @@ mod tests {
         assert_eq!(dino.name, "dino");
         assert_eq!(dino.overrides, ["method.name=dino", "views.views=2"]);
         assert_eq!(variant("plain").unwrap().overrides, Vec::<String>::new());
-        for word in ["", ":a=b", "a/b", "x:novalue"] {
+        for word in ["", ":a=b", "a/b", "x:novalue", "random-initialisation"] {
             assert!(variant(word).is_err(), "{word}");
         }
         assert!(variants(&["a", "b", "a:x=1"]).is_err());

@@ -112,11 +112,14 @@ fn training_row(run: &Run) -> anyhow::Result<String> {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let last = &lines[lines.len().saturating_sub(LAST_STEPS)..];
     let mean = |key: &str| {
-        let sum: f64 = last.iter().filter_map(|line| line[key].as_f64()).sum();
-        sum / last.len().max(1) as f64
+        let values: Vec<f64> = last.iter().filter_map(|line| line[key].as_f64()).collect();
+        match values.len() {
+            0 => "-".to_owned(),
+            count => format!("{:.2}", values.iter().sum::<f64>() / count as f64),
+        }
     };
     Ok(format!(
-        "| {} | {} | {:.2} s | {:.2} | {:.2} | {:.2} | {:.2} |",
+        "| {} | {} | {:.2} s | {} | {} | {} | {} |",
         run.name(),
         lines.len(),
         median(lines.iter().filter_map(|line| line["step_s"].as_f64()).collect()),
