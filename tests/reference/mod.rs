@@ -5,6 +5,7 @@
 
 mod classification;
 mod discovery;
+mod images;
 mod method;
 mod miou;
 mod network;

@@ -1,10 +1,15 @@
 //! Label propagation through a video, and the measures of its masks.
 
 use dora_data::rng::{Draw, stream};
-use dora_eval::video_segmentation::{
-    boundary::boundary_f,
-    metrics::{Statistics, jaccard},
-    propagation::{LabelledPatches, Propagation, unit_features},
+use dora_eval::{
+    classification::knn::TEMPERATURE,
+    discovery::{attention::MASS, lost::K_PATCHES},
+    video_segmentation::{
+        boundary::boundary_f,
+        follow::{LabelTracker, Protocol},
+        metrics::{Statistics, jaccard},
+        propagation::{LabelledPatches, Propagation, unit_features},
+    },
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -42,6 +47,26 @@ fn propagated_labels_match() {
             seen.push(LabelledPatches { features_PD: features(t), labels_PC });
         }
     }
+    // What follows objects keeps as many frames itself.
+    let mut tracker = LabelTracker::new(
+        Protocol { last_frames, propagation, ..Protocol::default() },
+        (rows, columns),
+    );
+    let features = |t: i64| unit_features(&features_TND.get(t));
+    tracker.start(features(0), segs_TCHW.get(0).flatten(1, 2).transpose(0, 1).contiguous());
+    for t in 1..frames {
+        let labels_PC = no_grad(|| tracker.label(features(t)));
+        let labels_CHW = labels_PC.transpose(0, 1).reshape([classes, rows, columns]);
+        check(&format!("tracker, frame {t}"), &labels_CHW, &segs_TCHW.get(t), FORWARD);
+    }
+}
+
+#[test]
+fn protocols_state_their_numbers() {
+    let protocol = Protocol::default();
+    assert_eq!((protocol.short_side_px, protocol.last_frames), (480, 7));
+    assert_eq!(protocol.propagation, Propagation { window: 12, topk: 5, temperature: 0.1 });
+    assert_eq!((TEMPERATURE, K_PATCHES, MASS), (0.07, 100, 0.6));
 }
 
 proptest! {

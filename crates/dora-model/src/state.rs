@@ -49,13 +49,34 @@ pub enum StateError {
 
 impl StateError {
     fn file(action: &'static str, path: &Path, error: TchError) -> Self {
-        // tch's own text names the file once more.
         let reason = match error {
-            TchError::SafeTensorError { err, .. } => err.to_string(),
-            other => other.to_string(),
+            // tch's own text names the file once more.
+            TchError::SafeTensorError { err, .. } => safetensors_reason(&format!("{err:?}")),
+            // The lines after it are libtorch's calls.
+            other => other.to_string().lines().next().unwrap_or_default().to_owned(),
         };
         Self::File { action, path: path.into(), reason }
     }
+}
+
+/// What the safetensors crate says only as the name of its variant.
+fn safetensors_reason(variant: &str) -> String {
+    let reason = match variant.split('(').next().unwrap_or_default() {
+        "MetadataIncompleteBuffer" => "it is cut off, or longer than its tensors",
+        "HeaderTooSmall" | "InvalidHeaderLength" => "it is cut off, or no safetensors file",
+        "HeaderTooLarge" => "its header is longer than 100 MB",
+        "InvalidHeader" | "InvalidHeaderStart" => "it is damaged, or no safetensors file",
+        "InvalidHeaderDeserialization" => {
+            "its header is damaged, or has dtypes that are not known here"
+        }
+        "TensorInvalidInfo" | "InvalidOffset" | "ValidationOverflow" => {
+            "its header gives a tensor a size that does not fit its values"
+        }
+        // The system's: IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" }).
+        "IoError" => variant.split('"').nth(1).unwrap_or(variant),
+        _ => variant,
+    };
+    reason.to_owned()
 }
 
 /// Name and shape of a parameter.
@@ -81,6 +102,11 @@ impl StateDict {
     pub fn read(path: &Path) -> Result<Self, StateError> {
         let tensors = Tensor::read_safetensors(path)
             .map_err(|error| StateError::file("read", path, error))?;
+        let is_odd = |name: &&String| name.chars().any(char::is_control);
+        if let Some(name) = tensors.iter().map(|(name, _)| name).find(is_odd) {
+            let reason = format!("it has control characters in the name `{}`", name.escape_debug());
+            return Err(StateError::File { action: "read", path: path.into(), reason });
+        }
         Ok(Self(tensors.into_iter().collect()))
     }
 

@@ -328,7 +328,7 @@ impl VitConfig {
         let name = "blocks.0.mlp.fc1.weight";
         let found = state.get(name)?.size();
         let mlp_ratio = match found.as_slice() {
-            &[hidden, d] if d == width && hidden % width == 0 => hidden / width,
+            &[hidden, d] if d == width && hidden > 0 && hidden % width == 0 => hidden / width,
             _ => return Err(unfit(name, &found, "[mlp_ratio * width, width]")),
         };
         let has_block = |index: i64| state.get(&format!("blocks.{index}.norm1.weight")).is_ok();

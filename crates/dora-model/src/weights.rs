@@ -87,6 +87,9 @@ pub enum WeightsError {
     /// What is wrong with a file of `torch.save`.
     #[error(transparent)]
     Pth(#[from] PthError),
+    /// What is wrong with a safetensors file.
+    #[error("{0}")]
+    Safetensors(String),
     /// What is wrong with the tensors.
     #[error(transparent)]
     State(#[from] StateError),
@@ -207,7 +210,11 @@ pub fn read_encoder(path: &Path, which: Which) -> Result<EncoderWeights, Weights
     if head.get(8) != Some(&b'{') {
         return Err(WeightsError::Format);
     }
-    let state = StateDict::read(path)?;
+    let state = StateDict::read(path).map_err(|error| match error {
+        // Whoever asked names the file.
+        StateError::File { reason, .. } => WeightsError::Safetensors(reason),
+        other => other.into(),
+    })?;
     let names: Vec<&str> = state.iter().map(|(name, _)| name).collect();
     let places = prefixes(&names).into_iter().map(|prefix| Place { at: 0, path: &[], prefix });
     let found = || format!("{} tensors such as {}", names.len(), some(&names));

@@ -10,7 +10,9 @@ use dora_data::{
 use dora_eval::{
     encoder::{
         DeviceName,
-        rate::{matrix_flops_per_s, matrix_rate, median, peak_memory_bytes, wait_for},
+        rate::{
+            matrix_flops_per_s, matrix_rate, median, peak_memory_bytes, reset_peak_memory, wait_for,
+        },
     },
     video_segmentation::{
         follow::Protocol,
@@ -64,6 +66,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         wait_for(device);
         started.elapsed()
     };
+    reset_peak_memory();
     let resident_before = peak_memory_bytes();
     timed(&windowed);
     let grown_bytes =

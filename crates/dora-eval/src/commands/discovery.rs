@@ -21,14 +21,18 @@ use dora_eval::{
         look::look_at_each,
         rate::{image_rate, matrix_flops_per_s},
     },
-    images::{MOST_PX, masks::Mask, read_rgb, resize},
-    pictures::discovery_picture,
+    images::{MOST_PX, image_size, masks::Mask, read_rgb, resize},
+    pictures::{discovery_picture, spread},
     progress::Progress,
 };
 use dora_model::Vit;
 use dora_store::atomic;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
+
+/// More patches than an encoder looks at in the memory of a usual machine.
+const MOST_PATCHES: u64 = 1 << 16;
 
 #[derive(Args)]
 pub(crate) struct DiscoveryArgs {
@@ -37,7 +41,7 @@ pub(crate) struct DiscoveryArgs {
     /// Data set in the layout of VOC or DAVIS, or a folder of images with --boxes
     #[arg(long)]
     data: PathBuf,
-    /// List of ImageSets [default: trainval of VOC, val of DAVIS]
+    /// List of ImageSets [default: trainval of VOC, val or the only one of DAVIS]
     #[arg(long, value_name = "NAME")]
     set: Option<String>,
     /// JSON file with the boxes of images below --data: {"a/1.jpg": [[x0, y0, x1, y1]]}
@@ -78,6 +82,7 @@ pub(crate) fn run(args: &DiscoveryArgs) -> anyhow::Result<()> {
         every: args.every as usize,
     })?;
     let encoder = Encoder::load(&args.encoder)?;
+    check_patches(args, &data, encoder.config.patch_px)?;
     let outcome = evaluate(args, &data, &encoder)?;
     if let Some(out) = &args.out {
         let path = out.join("boxes.json");
@@ -86,6 +91,31 @@ pub(crate) fn run(args: &DiscoveryArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     report(args, &data, &encoder, &outcome)
+}
+
+/// Refuses images that the encoder's memory is too small for, before work starts.
+fn check_patches(args: &DiscoveryArgs, data: &DataSet, patch_px: i64) -> anyhow::Result<()> {
+    data.examples.par_iter().try_for_each(|Example { image, .. }| {
+        let (width, height) = image_size(image)?;
+        let (rows, columns) = seen_size(args, i64::from(height), i64::from(width));
+        let patches = (rows as u64).div_ceil(patch_px as u64) * (columns as u64).div_ceil(patch_px as u64);
+        ensure!(
+            patches <= MOST_PATCHES,
+            "{} has {width}x{height} px, {patches} patches as the encoder would see it, and {MOST_PATCHES} \
+             are the most; give a smaller --short-side",
+            image.display()
+        );
+        Ok(())
+    })
+}
+
+/// Rows and columns that an image is scaled to.
+fn seen_size(args: &DiscoveryArgs, rows: i64, columns: i64) -> (i64, i64) {
+    let scale = args.short_side.map_or(1.0, |px| px as f64 / rows.min(columns) as f64);
+    // However long an image is, it must fit into memory.
+    let scale = scale.min(f64::from(MOST_PX) / rows.max(columns) as f64);
+    let scaled = |px: i64| ((px as f64 * scale).round() as i64).max(1);
+    (scaled(rows), scaled(columns))
 }
 
 /// What came out of all images.
@@ -101,8 +131,7 @@ struct Outcome {
 /// Looks at every image.
 fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::Result<Outcome> {
     let examples = &data.examples;
-    let draw_every = examples.len().div_ceil(args.pictures.max(1));
-    let is_drawn = |index: usize| args.pictures > 0 && index.is_multiple_of(draw_every);
+    let drawn = spread(examples.len(), args.pictures);
     let read = |index: usize| -> anyhow::Result<_> {
         let Example { image, mask, .. } = &examples[index];
         Ok((read_rgb(image)?, mask.as_ref().map(MaskFile::read).transpose()?))
@@ -111,7 +140,7 @@ fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::
     let look = |vit: &Vit, index: usize, (image_CHW, mask): (Tensor, Option<Mask>)| {
         let look = Look::at(args, vit, &image_CHW, device);
         ensure!(look.block.is_finite(), NotFinite);
-        if let Some(out) = args.out.as_deref().filter(|_| is_drawn(index)) {
+        if let Some(out) = args.out.as_deref().filter(|_| drawn.contains(&index)) {
             draw(out, &examples[index], &look)?;
         }
         let jaccard_HL = mask.map(|mask| look.jaccard(&mask)).unwrap_or_default();
@@ -149,14 +178,10 @@ impl Look {
     fn at(args: &DiscoveryArgs, vit: &Vit, image_CHW: &Tensor, device: Device) -> Self {
         let size = image_CHW.size();
         let (rows, columns) = (size[1], size[2]);
-        // However long an image is, it must fit into memory.
-        let most = f64::from(MOST_PX) / rows.max(columns) as f64;
-        let scale = args.short_side.map_or(1.0, |px| px as f64 / rows.min(columns) as f64);
-        let scale = scale.min(most);
-        let scaled = |px: i64| ((px as f64 * scale).round() as i64).max(1);
-        let seen_CHW = resize(image_CHW, scaled(rows), scaled(columns));
+        let seen_px = seen_size(args, rows, columns);
+        let seen_CHW = resize(image_CHW, seen_px.0, seen_px.1);
         let block = LastBlock::of(vit, &seen_CHW, device);
-        let seen_px = (scaled(rows) as usize, scaled(columns) as usize);
+        let seen_px = (seen_px.0 as usize, seen_px.1 as usize);
         let found = lost(&block.keys_ND, block.grid, seen_px, args.k_patches);
         let scale = (columns as f64 / seen_px.1 as f64, rows as f64 / seen_px.0 as f64);
         Self { seen_CHW, scale, block, found }
@@ -202,7 +227,6 @@ fn report(
     let images_per_s = scores.images as f64 / outcome.seconds;
     let rate = matrix_flops_per_s(encoder.device, Kind::Float);
     let share = outcome.flops / outcome.seconds / rate;
-    ensure!(scores.images > 0, "{} has no image", data.name);
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let mut images = format!("{} of {}", scores.images, data.name);
     if data.without_objects > 0 {

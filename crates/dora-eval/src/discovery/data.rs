@@ -12,9 +12,9 @@ use super::{PxBox, davis, json, voc};
 use crate::{
     images::{
         ImageError, image_size,
-        masks::{Mask, read_mask},
+        masks::{Mask, mask_size, read_mask},
     },
-    video_segmentation::dataset::Merge,
+    video_segmentation::dataset::{DatasetError, Merge, RESOLUTION},
 };
 
 /// The most that an annotation or a list may have: the largest of VOC has a hundredth of it.
@@ -71,7 +71,9 @@ pub struct Object {
 pub struct DataArgs<'a> {
     /// Folder of the data set.
     pub root: &'a Path,
-    /// List of images or sequences; `None` is `trainval` for VOC and `val` for DAVIS.
+    /// List of images or sequences; `None` is `trainval` for VOC and what [`Dataset::open`] takes for DAVIS.
+    ///
+    /// [`Dataset::open`]: crate::video_segmentation::dataset::Dataset::open
     pub set: Option<&'a str>,
     /// JSON file with the boxes of images below the root.
     pub boxes: Option<&'a Path>,
@@ -105,6 +107,9 @@ pub enum DataError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// It is laid out as DAVIS, and cannot be used.
+    #[error(transparent)]
+    Davis(#[from] DatasetError),
     /// A file in it cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -123,8 +128,8 @@ impl DataSet {
         }
         let mut data = if let Some(boxes) = args.boxes {
             json::read(root, boxes)?
-        } else if root.join("JPEGImages/480p").is_dir() {
-            davis::read(root, args.set, args.every)?
+        } else if root.join("JPEGImages").join(RESOLUTION).is_dir() {
+            davis::read(args)?
         } else if root.join("JPEGImages").is_dir() && root.join("Annotations").is_dir() {
             voc::read(root, args.set, args.no_hard)?
         } else {
@@ -181,8 +186,8 @@ pub(super) fn stems(folder: &Path, extension: &str) -> Vec<String> {
 fn check_sizes(example: &Example) -> Result<(), DataError> {
     let (width, height) = image_size(&example.image)?;
     if let Some(mask) = &example.mask {
-        let (mask_width, mask_height) = image_size(&mask.path)?;
-        if (mask_width, mask_height) != (width, height) {
+        let (mask_width, mask_height) = mask_size(&mask.path)?;
+        if (mask_width, mask_height) != (width as usize, height as usize) {
             let reason = format!(
                 "has {mask_width}x{mask_height} px, but its image {} has {width}x{height}",
                 example.image.display()

@@ -68,6 +68,12 @@ pub fn wait_for(device: Device) {
     }
 }
 
+/// Begins to count the most memory anew, from what is held now; on systems that cannot, goes on as before.
+pub fn reset_peak_memory() {
+    // What Linux calls a reset of the peak.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 /// The most memory that this process has held so far, in bytes; nothing where the system does not tell.
 pub fn peak_memory_bytes() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;

@@ -73,11 +73,12 @@ fn fill(
     fs::write(folder.join("README.md"), text).map_err(failed)
 }
 
-/// The recipe beside a file of weights, or in the run's folder over its checkpoint.
+/// The recipe in the run's folder over a checkpoint, or beside weights that were exported with it.
 fn recipe_of(weights: &Path) -> Option<PathBuf> {
     let folders = weights.ancestors().skip(1);
     let of_run = weights.parent()?.file_name()?.to_str()?.starts_with("step-");
-    let levels = if of_run { 3 } else { 1 };
+    let of_export = weights.file_name()? == WEIGHTS_NAME;
+    let levels = if of_run { 3 } else { usize::from(of_export) };
     folders.take(levels).map(|folder| folder.join(RECIPE_NAME)).find(|recipe| recipe.is_file())
 }
 

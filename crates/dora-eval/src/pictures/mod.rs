@@ -29,3 +29,9 @@ pub fn to_image(frame_CHW: &Tensor) -> RgbImage {
 pub fn to_images(frames_TCHW: &Tensor) -> Vec<RgbImage> {
     (0..frames_TCHW.size()[0]).map(|frame| to_image(&frames_TCHW.get(frame))).collect()
 }
+
+/// At most `most` of `of` numbers, the first and the last among them.
+pub fn spread(of: usize, most: usize) -> Vec<usize> {
+    let count = of.min(most);
+    (0..count).map(|index| index * (of - 1) / (count - 1).max(1)).collect()
+}

@@ -22,8 +22,11 @@ const MOST_OBJECTS: usize = 64;
 /// The list to use where nobody names one.
 const DEFAULT_SPLIT: &str = "val";
 
+/// The folder of frames and masks where nobody names another.
+pub(crate) const RESOLUTION: &str = "480p";
+
 /// The year whose sequences have one object, whatever its parts are labelled.
-pub(crate) const SINGLE_OBJECT_YEAR: &str = "2016";
+const SINGLE_OBJECT_YEAR: &str = "2016";
 
 /// Which sequences, as a user says it.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,7 +34,7 @@ pub struct DatasetArgs {
     /// Folder with JPEGImages, Annotations and ImageSets
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Folder of lists in ImageSets [default: the last]
+    /// Folder of lists in ImageSets [default: the last that has the list]
     #[arg(long)]
     pub year: Option<String>,
     /// List of sequences [default: val, or the only one]
@@ -41,7 +44,7 @@ pub struct DatasetArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub sequences: Vec<String>,
     /// Folder in JPEGImages and Annotations
-    #[arg(long, value_name = "NAME", default_value = "480p")]
+    #[arg(long, value_name = "NAME", default_value = RESOLUTION)]
     pub resolution: String,
 }
 
@@ -66,7 +69,7 @@ pub struct Sequence {
     /// Objects are 1 to this.
     pub objects: usize,
     /// Whether every label but 0 is the one object, and 255 with it.
-    merge: Merge,
+    pub(crate) merge: Merge,
 }
 
 /// A frame's files.
@@ -312,7 +315,7 @@ impl Sequence {
 impl Merge {
     /// As a mask of the sequence shows it; nothing if the mask has no object. `is_single` says that the
     /// sequence's list knows only one.
-    pub(crate) fn seen_in(mask: &Mask, is_single: bool) -> Option<Self> {
+    fn seen_in(mask: &Mask, is_single: bool) -> Option<Self> {
         let mut labels = mask.labels.iter().filter(|label| **label != 0).peekable();
         labels.peek()?;
         Some(match labels.all(|label| *label == VOID) {
@@ -352,7 +355,15 @@ fn find_list(args: &DatasetArgs) -> Result<(Option<PathBuf>, Vec<String>, bool),
     let year = match &args.year {
         Some(year) if !years.contains(year) => return Err(unknown("year", year, &sets, &years)),
         Some(year) => year,
-        None => years.last().ok_or_else(|| layout(root, "ImageSets holds no folder".into()))?,
+        // The last that has the list.
+        None => {
+            let has = |year: &&String| {
+                let list = args.split.as_ref().map(|split| format!("{split}.txt"));
+                list.is_none_or(|list| sets.join(year).join(list).is_file())
+            };
+            let year = years.iter().rfind(has).or(years.last());
+            year.ok_or_else(|| layout(root, "ImageSets holds no folder".into()))?
+        }
     };
     let lists = sets.join(year);
     let splits: Vec<String> = entries(&lists)?
@@ -384,7 +395,7 @@ fn find_list(args: &DatasetArgs) -> Result<(Option<PathBuf>, Vec<String>, bool),
 
 /// The sequence that a line of a list means: its name, or a picture's path and its mask's, as the lists
 /// of 2016 have them.
-pub(crate) fn sequence_name(line: &str) -> Option<&str> {
+fn sequence_name(line: &str) -> Option<&str> {
     let first = line.split_whitespace().next()?;
     let name = match first.rsplit('/').nth(1) {
         Some(folder) => folder,

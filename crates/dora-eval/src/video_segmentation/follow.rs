@@ -186,7 +186,8 @@ enum Ending {
 }
 
 /// What labels come from: the first frame, and the last ones.
-struct LabelTracker {
+#[derive(Debug)]
+pub struct LabelTracker {
     protocol: Protocol,
     grid: (i64, i64),
     first: Option<LabelledPatches>,
@@ -194,16 +195,18 @@ struct LabelTracker {
 }
 
 impl LabelTracker {
-    fn new(protocol: Protocol, grid: (i64, i64)) -> Self {
+    /// Of frames with so many rows and columns of patches.
+    pub fn new(protocol: Protocol, grid: (i64, i64)) -> Self {
         Self { protocol, grid, first: None, last: VecDeque::new() }
     }
 
-    fn start(&mut self, features_PD: Tensor, labels_PC: Tensor) {
+    /// Takes the first frame: unit features `[P, D]` and labels `[P, C]` that sum to 1.
+    pub fn start(&mut self, features_PD: Tensor, labels_PC: Tensor) {
         self.first = Some(LabelledPatches { features_PD, labels_PC });
     }
 
-    /// Labels `[P, C]` of the next frame.
-    fn label(&mut self, features_PD: Tensor) -> Tensor {
+    /// Labels `[P, C]` of the next frame, of which later ones take theirs.
+    pub fn label(&mut self, features_PD: Tensor) -> Tensor {
         let sources: Vec<&LabelledPatches> = self.first.iter().chain(&self.last).collect();
         let labels_PC = self.protocol.propagation.propagate(&sources, &features_PD, self.grid);
         self.last.push_back(LabelledPatches { features_PD, labels_PC: labels_PC.shallow_clone() });
@@ -284,10 +287,16 @@ pub fn mask_of(
     Mask { width, height, labels }
 }
 
-/// Rows and columns to others, each pixel the one in which its centre falls (Pillow's NEAREST).
+/// Rows and columns to others, each pixel the one in which its centre falls. Centres are added up as
+/// Pillow's NEAREST does: where one falls between two pixels, how the sum rounds decides.
 fn resize_nearest(values: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
-    let source = |at: usize, from: usize, to: usize| (2 * at + 1) * from / (2 * to);
-    let columns: Vec<usize> = (0..to.1).map(|x| source(x, from.1, to.1)).collect();
-    let rows = (0..to.0).map(|y| &values[source(y, from.0, to.0) * from.1..][..from.1]);
+    let sources = |from: usize, to: usize| {
+        let step = from as f64 / to as f64;
+        let next = move |centre: &f64| Some(centre + step);
+        let centres = std::iter::successors(Some(0.5 * step), next).take(to);
+        centres.map(move |centre| (centre as usize).min(from - 1))
+    };
+    let columns: Vec<usize> = sources(from.1, to.1).collect();
+    let rows = sources(from.0, to.0).map(|row| &values[row * from.1..][..from.1]);
     rows.flat_map(|row| columns.iter().map(|&x| row[x])).collect()
 }

@@ -97,7 +97,6 @@ fn colours_are_told_apart() {
     let (knn, _) = bench.run(&["knn", "--k", "1,5"]);
     for name in ["1-NN", "5-NN"] {
         assert_eq!(knn[name]["top1"], 1.0, "{knn}");
-        assert_eq!(knn[name]["top5"], 1.0, "{knn}");
     }
     let images = u64::from((TRAIN + VAL) * 3);
     assert_eq!(knn["images_computed"], images);
@@ -227,7 +226,8 @@ fn wrong_input_gets_a_sentence() {
         check_parts(&refusal(&mut command), parts);
     };
     for command in ["knn", "linear"] {
-        refuse(&[command, "--image-px", "40"], &["40 px", "patches of 16 px", "32 and 48"]);
+        refuse(&[command, "--image-px", "40"], &["40 px", "patches of 16 px", "give 32 or 48"]);
+        refuse(&[command, "--image-px", "8"], &["give 16"]);
         refuse(&[command, "--json", "no/such/folder.json"], &["no/such/folder.json"]);
         refuse(
             &[command, "--cache", "images/val/sea/0.png"],
@@ -310,6 +310,12 @@ fn every_kind_of_image_is_read() {
     // A PNG by the name of a JPEG, as ImageNet has one.
     fs::copy(path("clear.png"), path("named.JPEG")).unwrap();
     check("named.JPEG", None, [200, 100, 50]);
+    // Bytes that mean nothing before the end, as some editors leave them; but not a cut file with them.
+    let mut grey = fs::read(path("grey.jpg")).unwrap();
+    grey.splice(grey.len() - 2..grey.len() - 2, [7; 8]);
+    check("stray.jpg", Some(grey.clone()), [80, 80, 80]);
+    fs::write(path("cut.jpg"), &grey[..grey.len() - 2]).unwrap();
+    assert!(read_rgb(&path("cut.jpg")).is_err());
     // Colours of print, as ImageNet has some: 255 is no ink.
     let pixels: Vec<u8> = [255, 128, 255, 255].repeat(20 * 12);
     let image = turbojpeg::Image {
@@ -350,10 +356,10 @@ fn photographs_are_classified() {
         command.args(["--random-init", "--arch", "vit_tiny", "--image-px", "64", "--no-cache"]);
         figures(command, &bench.path("figures.json")).0
     };
-    // Chance is 0.1; even an untrained encoder tells colours of photographs apart.
+    // Chance is 0.5; even an untrained encoder tells colours of photographs apart.
     let knn = run(&["knn", "--k", "10"]);
-    assert!(knn["10-NN"]["top5"].as_f64().unwrap() > 0.5, "{knn}");
+    assert!(knn["10-NN"]["top5"].as_f64().unwrap() > 0.6, "{knn}");
     let linear = run(&["linear", "--epochs", "20", "--views", "2", "--lr", "0.1,1"]);
-    assert!(linear["top5"].as_f64().unwrap() > 0.5, "{linear}");
+    assert!(linear["top5"].as_f64().unwrap() > 0.65, "{linear}");
     assert_eq!(linear["images_computed"], 10 * (2 * 12 + 6));
 }

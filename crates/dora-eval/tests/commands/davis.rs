@@ -91,6 +91,17 @@ fn masks_that_are_the_annotation_are_perfect() {
     {
         assert_eq!(figures[key], expected, "{key}");
     }
+    // Void is nobody's, also in the masks that are judged.
+    for at in 0..FRAMES {
+        write_mask(&masks.join(format!("square/{at:05}.png")), SIZE, |x, y| match (x, y) {
+            (40..60, 60..90) => 1,
+            (30..70, 50..100) => 255,
+            _ => 0,
+        });
+    }
+    succeed(metrics(&data, &masks).args(["--sequences", "square,square", "--json"]).arg(&json));
+    let figures = read_json(&json);
+    assert_eq!((&figures["J-Mean"], &figures["F-Mean"]), (&1.0.into(), &1.0.into()), "{figures}");
     // The list of 2016 means one object, whatever the parts are; its lines are paths.
     let output = metrics(&data, &masks).args(["--year", "2016"]).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
@@ -210,6 +221,12 @@ fn what_is_wrong_with_the_data_is_said_in_one_sentence() {
             |data| RgbImage::new(80, 60).save(data.join("JPEGImages/480p/two/00004.jpg")).unwrap(),
             &[],
             "00004.jpg has 80x60 px, but the first frame has 160x120",
+        ),
+        (
+            "grey levels",
+            |data| write_mask(&data.join("Annotations/480p/two/00000.png"), SIZE, |x, _| x as u8),
+            &[],
+            "has the label 159, and labels are objects 1, 2, 3 and so on, 64 at the most",
         ),
         (
             "no object",

@@ -186,14 +186,14 @@ fn davis_gives_boxes_by_masks() {
     assert_eq!(scores.get("per_class"), None);
 
     write_mask(&at("Annotations", 1, "png"), (WIDTH, HEIGHT - 1), 1);
-    unreadable(&["--data", &root], &["00001.png has 100x69 px", "its image", "has 100x70"]);
+    unreadable(&["--data", &root], &["00001.png has 100x69 px", "its frames have 100x70"]);
     fs::remove_file(at("Annotations", 1, "png")).unwrap();
     unreadable(&["--data", &root], &["00001.png is missing"]);
     fs::copy(at("JPEGImages", 1, "jpg"), at("Annotations", 1, "png")).unwrap();
     unreadable(&["--data", &root], &["cannot read", "00001.png"]);
     RgbImage::new(WIDTH, HEIGHT).save(at("Annotations", 1, "png")).unwrap();
     unreadable(&["--data", &root], &["expected a palette or grey PNG"]);
-    unreadable(&["--data", &root, "--set", "test"], &["has no list YEAR/test.txt", "--set"]);
+    unreadable(&["--data", &root, "--set", "test"], &["there is no split `test`", "it has val"]);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn labels_of_davis_mean_what_they_do_elsewhere() {
     let mask = |frame: u32| data.join(format!("Annotations/480p/walk/{frame:05}.png"));
     for frame in 0..3 {
         write_image(&data.join(format!("JPEGImages/480p/walk/{frame:05}.jpg")), frame);
-        write_mask(&mask(frame), (WIDTH, HEIGHT), if frame > 0 { 255 } else { 0 });
+        write_mask(&mask(frame), (WIDTH, HEIGHT), if frame < 2 { 255 } else { 0 });
     }
     let root = data.to_str().unwrap();
     let read = |set| {
@@ -235,7 +235,7 @@ fn labels_of_davis_mean_what_they_do_elsewhere() {
         assert!(read(set).examples.iter().all(|example| example.objects.len() == objects));
     }
     write(&data.join("ImageSets/2017/out.txt"), "../walk/../0.jpg\n");
-    unreadable(&["--data", root, "--set", "out"], &["out.txt names", "which is no sequence"]);
+    unreadable(&["--data", root, "--set", "out"], &["out.txt has the line `../walk/../0.jpg`"]);
 }
 
 #[test]

@@ -61,10 +61,11 @@ impl<S: Source> Container<S> {
     }
 
     fn open_zip(mut source: S, len: u64) -> Result<Self, PthError> {
-        let spans: HashMap<String, Span> = zip::records(&mut source, len)?.into_iter().collect();
+        let records = zip::records(&mut source, len)?;
         // All records lie in one folder, named after the file as it was saved.
-        let folder = spans.keys().find_map(|name| name.strip_suffix("data.pkl")).map(str::to_owned);
-        let folder = folder.ok_or(PthError::NoPickle)?;
+        let folder = records.iter().find_map(|(name, _)| name.strip_suffix("data.pkl"));
+        let folder = folder.ok_or(PthError::NoPickle)?.to_owned();
+        let spans: HashMap<String, Span> = records.into_iter().collect();
         if spans.contains_key(&format!("{folder}constants.pkl")) {
             return Err(PthError::TorchScript);
         }

@@ -47,11 +47,12 @@ pub enum PthError {
     Zip,
     /// A record that is compressed or encrypted.
     #[error(
-        "its record `{0}` is compressed or encrypted, which `torch.save` never does; pack the file anew with `torch.save(torch.load(...), ...)`"
+        "its record `{}` is compressed or encrypted, which `torch.save` never does; pack the file anew with `torch.save(torch.load(...), ...)`",
+        .0.escape_debug()
     )]
     Packed(String),
     /// A record that reaches over the end of the file.
-    #[error("its record `{0}` is cut off, damaged or of an unknown type")]
+    #[error("its record `{}` is cut off, damaged or of an unknown type", .0.escape_debug())]
     Outside(String),
     /// A zip archive of something else.
     #[error("it holds no pickle of values, so `torch.save` did not write it")]
@@ -232,7 +233,7 @@ impl Form {
                 let kind = other.trim_end_matches("Storage").to_lowercase();
                 return Err(format!("holds {kind} values, not floating point"));
             }
-            other => return Err(format!("has values of the unknown type {other}")),
+            other => return Err(format!("has values of the unknown type {}", shown(other))),
         };
         let [sizes, strides] = [sizes, strides].map(|id| pickle.ints(id, MOST_DIMENSIONS));
         let (sizes, strides) = sizes.zip(strides).ok_or_else(unreadable)?;
@@ -275,11 +276,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let Some(entries) = self.pickle.entries(id) else { return Ok(()) };
-        let named = |&(key, value): &(Id, Id)| Some((self.pickle.text(key)?, value));
-        let entries: Vec<(&str, Id)> = entries.iter().filter_map(named).collect();
+        let named = |&(key, value): &(Id, Id)| Some((shown(self.pickle.text(key)?), value));
+        let entries: Vec<(String, Id)> = entries.iter().filter_map(named).collect();
         let tensors = entries.iter().filter_map(|(name, value)| {
             let form = stored_tensor(self.pickle, *value)?;
-            Some(StoredTensor { name: (*name).to_owned(), form })
+            Some(StoredTensor { name: name.clone(), form })
         });
         let tensors: Vec<StoredTensor> = tensors.take(MOST_TENSORS + 1).collect();
         self.tensors += tensors.len();
@@ -290,7 +291,7 @@ impl Walk<'_> {
             self.dicts.push(TensorDict { path: path.clone(), tensors });
         }
         for (name, value) in entries {
-            path.push(name.to_owned());
+            path.push(name);
             self.dict(value, path)?;
             path.pop();
         }
@@ -314,9 +315,18 @@ fn stored_tensor(pickle: &Pickle<'_>, id: Id) -> Option<Result<Form, String>> {
             }
         }
         (("torch._utils", name), _) if name.starts_with("_rebuild") => {
-            Some(Err(format!("is of a kind that is not read here (`{name}`)")))
+            Some(Err(format!("is of a kind that is not read here (`{}`)", shown(name))))
         }
         _ => None,
+    }
+}
+
+/// A word of the file as people may see it: nothing in it steers a terminal or begins a line.
+fn shown(word: &str) -> String {
+    if word.chars().any(char::is_control) {
+        word.escape_debug().to_string()
+    } else {
+        word.to_owned()
     }
 }
 
@@ -325,14 +335,17 @@ fn describe(pickle: &Pickle<'_>) -> String {
     let root = pickle.root();
     if let Some(entries) = pickle.entries(root) {
         let names: Vec<&str> = entries.iter().filter_map(|(key, _)| pickle.text(*key)).collect();
-        let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        let first: Vec<String> =
+            names.iter().take(SHOWN).map(|name| format!("`{}`", shown(name))).collect();
         let more = if names.len() > SHOWN { ", ..." } else { "" };
-        return format!("a dictionary with {}{more}", shown.join(", "));
+        return format!("a dictionary with {}{more}", first.join(", "));
     }
     match (pickle.node(root), pickle.call(root)) {
         (_, Some(((module, name), _))) => {
             format!(
-                "a Python object `{module}.{name}`, which is not unpacked here; save its `state_dict()`"
+                "a Python object `{}.{}`, which is not unpacked here; save its `state_dict()`",
+                shown(module),
+                shown(name)
             )
         }
         (Node::Call { .. }, _) => "a Python object".to_owned(),

@@ -19,7 +19,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "set",
             Value::Text("NAME"),
-            "which list of ImageSets (default: trainval of VOC, val of DAVIS)",
+            "which list of ImageSets (default: trainval of VOC, val\nor the only one of DAVIS)",
         ),
         option(
             "boxes",

@@ -14,7 +14,7 @@ use dora_data::{
 use dora_eval::{
     encoder::{Encoder, EncoderArgs, NotFinite},
     images::{footage::Footage, grid::Grid},
-    pictures::movie::MovieKind,
+    pictures::{movie::MovieKind, spread},
     progress::Progress,
     visualize::{
         scene::{Scale, paint},
@@ -280,12 +280,6 @@ fn usual_fps(footage: &Footage, frames: &[usize]) -> anyhow::Result<f64> {
         _ => 10.0,
     };
     Ok(fps.clamp(4.0, 30.0))
-}
-
-/// At most `most` of `of` numbers, the first and the last among them.
-fn spread(of: usize, most: usize) -> Vec<usize> {
-    let count = of.min(most);
-    (0..count).map(|index| index * (of - 1) / (count - 1).max(1)).collect()
 }
 
 fn size_text(grid: Grid) -> String {
