@@ -9,3 +9,17 @@ mod model;
 mod reference;
 mod semantic;
 mod train;
+
+use std::{env, ffi::OsString};
+
+/// A Python with this package and the other test tools, or nothing and a line that says why.
+fn test_python(package: &str) -> Option<OsString> {
+    let python = env::var_os("DORA_TEST_PYTHON");
+    if python.is_none() {
+        eprintln!(
+            "skipped: DORA_TEST_PYTHON names no Python with {package}; `cargo xtask setup --test-tools` \
+             and `cargo xtask test` see to it"
+        );
+    }
+    python
+}

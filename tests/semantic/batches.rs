@@ -54,6 +54,32 @@ fn images_fit_into_the_box() {
 }
 
 #[test]
+fn crops_of_one_class_alone_are_drawn_anew() {
+    let (height, width) = (16, 64);
+    let label = |at: usize| if at % width < 48 { 0 } else { 1 + (at % 2) as u8 };
+    let labels = Mask { width, height, labels: (0..width * height).map(label).collect() };
+    let image_CHW = Tensor::zeros([3, 16, 64], (Kind::Uint8, tch::Device::Cpu));
+    let mostly_one = |ratio: &str| {
+        let recipe = recipe(&[
+            "augment.scale_min=1.0",
+            "augment.scale_max=1.0",
+            "augment.crop_px=16",
+            &format!("augment.cat_max_ratio={ratio}"),
+        ]);
+        let is_mostly_one = |seed: &u64| {
+            let mut rng = stream(*seed, "crop", &[]);
+            let (_, labels_HW) =
+                training_crop(&image_CHW, &labels, &recipe.data, &recipe.augment, &mut rng);
+            labels_HW.eq(0).sum(Kind::Int64).int64_value(&[]) >= 192
+        };
+        (0..200).filter(is_mostly_one).count()
+    };
+    // Three quarters of the places are too much of class 0; ten draws miss all others once in 18 times.
+    let (as_drawn, chosen) = (mostly_one("1.0"), mostly_one("0.75"));
+    assert!(as_drawn > 120 && chosen < 40, "{as_drawn} and {chosen} of 200");
+}
+
+#[test]
 fn labels_follow_their_pixels_through_scale_crop_and_mirror() {
     let (_folder, dataset) = made_set();
     let recipe = recipe(&["augment.photometric=false", "augment.crop_px=96"]);

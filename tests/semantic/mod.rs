@@ -5,6 +5,7 @@ mod classes;
 mod metrics;
 mod recipe;
 mod training;
+mod upernet;
 
 use std::{fs, path::Path};
 

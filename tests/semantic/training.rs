@@ -158,6 +158,26 @@ fn a_window_that_covers_the_image_is_the_whole_image() {
 }
 
 #[test]
+fn logits_are_the_mean_of_all_windows_over_a_pixel() {
+    let encoder = encoder();
+    let recipe = recipe(&["test.window_px=48", "test.stride_px=32"]);
+    let trainer = Trainer::new(&encoder, &recipe, 3).unwrap();
+    let segmenter = trainer.segmenter();
+    let image_1CHW = Tensor::rand([1, 3, 40, 90], (Kind::Float, Device::Cpu));
+    let (sum, windows) = (Tensor::zeros([1, 3, 40, 90], (Kind::Float, Device::Cpu)), [0, 32, 42]);
+    let count = Tensor::zeros([90], (Kind::Float, Device::Cpu));
+    no_grad(|| {
+        for left in windows {
+            let logits = segmenter.logits(&image_1CHW.narrow(3, left, 48));
+            let _ = sum.narrow(3, left, 48).g_add_(&logits);
+            let _ = count.narrow(0, left, 48).g_add_scalar_(1.0);
+        }
+        let worst = (segmenter.slide(&image_1CHW) - sum / count).abs().max();
+        assert!(worst.double_value(&[]) < 1e-6, "{worst}");
+    });
+}
+
+#[test]
 fn sizes_that_no_patch_divides_and_tiny_images_work() {
     let encoder = encoder();
     let kinds: [Vec<&str>; 2] = [LINEAR.to_vec(), vec![]];

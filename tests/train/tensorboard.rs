@@ -1,7 +1,6 @@
 //! Event files: their framing, and what TensorBoard's own reader finds in them.
 
 use std::{
-    env,
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::Command,
@@ -12,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::healthy;
+use crate::test_python;
 
 /// Checksum by Castagnoli's polynomial, bit by bit, masked as records have it.
 fn masked_crc32c(data: &[u8]) -> u32 {
@@ -94,13 +94,7 @@ fn a_later_file_is_read_later() {
 
 #[test]
 fn tensorboard_reads_each_step_once() {
-    let Some(python) = env::var_os("DORA_TEST_PYTHON") else {
-        eprintln!(
-            "skipped: DORA_TEST_PYTHON names no Python with tensorboard; `cargo xtask setup --test-tools` \
-             and `cargo xtask test` see to it"
-        );
-        return;
-    };
+    let Some(python) = test_python("tensorboard") else { return };
     let folder = tempfile::tempdir().unwrap();
     let png = [137, 80, 78, 71, 0, 255];
     let write = |step: u64, last: u64, loss: f64| {

@@ -64,6 +64,19 @@ pub fn replace<E: From<FolderError>>(
     published
 }
 
+/// Removes what a killed [`replace`] of folders whose names begin with `prefix` left in `folder`, where
+/// nobody else saves meanwhile.
+pub fn remove_leftovers(folder: &Path, prefix: &str) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&format!(".{prefix}")) && name.ends_with(".tmp") {
+            // One that cannot be removed only takes space.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Compares the file `name` of a folder with what was noted of it, before anything in it is believed.
 ///
 /// # Errors
@@ -143,6 +156,18 @@ mod tests {
             assert_eq!(fs::read_to_string(to.join("x")).ok().as_deref(), expected);
             assert_eq!(fs::read_dir(root.path()).unwrap().count(), usize::from(to.exists()));
         }
+    }
+
+    #[test]
+    fn what_killed_saves_left_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let left = atomic::temporary_name(&root.path().join("checkpoint-5")).unwrap();
+        let (whole, others) = (root.path().join("checkpoint-4"), root.path().join(".x-1.tmp"));
+        for folder in [&left, &whole, &others] {
+            fs::create_dir(folder).unwrap();
+        }
+        remove_leftovers(root.path(), "checkpoint-");
+        assert!(!left.exists() && whole.exists() && others.exists());
     }
 
     #[test]

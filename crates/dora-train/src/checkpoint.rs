@@ -133,14 +133,7 @@ impl Checkpoints {
         let folder = run_dir.join("checkpoints");
         let failed = |source| FolderError::Io { doing: "make", path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
-        for entry in fs::read_dir(&folder).map_err(failed)?.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".step-") && name.ends_with(".tmp") {
-                // A leftover that cannot be removed only takes space.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
+        folder::remove_leftovers(&folder, "step-");
         Ok(Self { folder })
     }
 

@@ -22,7 +22,7 @@ use dora_eval::{
         rate::{image_rate, matrix_flops_per_s},
     },
     images::{MOST_PX, image_size, masks::Mask, read_rgb, resize},
-    pictures::{discovery_picture, spread},
+    pictures::{discovery_picture, spread, write_png},
     progress::Progress,
 };
 use dora_model::Vit;
@@ -208,7 +208,7 @@ fn draw(out: &Path, example: &Example, look: &Look) -> anyhow::Result<()> {
     // Names come from files: nothing of them may lead out of the folder.
     let name = example.name.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "_");
     let path = out.join(format!("{name}.png"));
-    picture.save(&path).with_context(|| format!("cannot write {}", path.display()))
+    write_png(&path, &picture).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn prepare(out: &Path) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::{
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
-use super::{ImageError, image_size, stamp};
+use super::{ImageError, Stamp, image_size};
 use crate::hex;
 
 /// Names of a folder's content that an error lists.
@@ -132,9 +132,9 @@ impl ImageFolder {
         let mut md5 = Md5::new();
         for (path, _) in &self.samples {
             let failed = |source| ImageFolderError::Io { path: path.clone(), source };
-            let stamp = stamp(path).map_err(failed)?;
+            let Stamp { bytes, date_ns } = Stamp::of(path).map_err(failed)?;
             let within = path.strip_prefix(&self.folder).unwrap_or(path);
-            md5.update(format!("{}\0{stamp}\n", within.display()));
+            md5.update(format!("{}\0{bytes} {date_ns}\n", within.display()));
         }
         Ok(hex(&md5.finalize()))
     }

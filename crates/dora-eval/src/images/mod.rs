@@ -89,11 +89,22 @@ pub fn image_size(path: &Path) -> Result<(u32, u32), ImageError> {
     reader.into_dimensions().map_err(|error| failed(error.to_string()))
 }
 
-/// Size and date of a file in words: others where it has changed.
-pub fn stamp(path: &Path) -> io::Result<String> {
-    let data = fs::metadata(path)?;
-    let date_ns = data.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    Ok(format!("{} {date_ns}", data.len()))
+/// Size and date of a file: others where it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written, in nanoseconds since 1970.
+    pub date_ns: u128,
+}
+
+impl Stamp {
+    /// Of a file as it is now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let data = fs::metadata(path)?;
+        let since = data.modified()?.duration_since(UNIX_EPOCH);
+        Ok(Self { bytes: data.len(), date_ns: since.map_or(0, |since| since.as_nanos()) })
+    }
 }
 
 /// uint8 `[..., 3, H, W]` to what encoders take: [0, 1], less the mean, over the standard deviation.

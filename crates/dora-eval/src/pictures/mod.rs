@@ -14,8 +14,21 @@ pub use overlay::{heat_over, mask_overlay, objects_over, one_object};
 pub use sheet::{Row, beside, lay_out, shrink};
 pub use tracks::{masks, track_strip};
 
-use image::RgbImage;
+use std::{
+    io::{self, Cursor},
+    path::Path,
+};
+
+use dora_store::atomic;
+use image::{ImageFormat, RgbImage};
 use tch::Tensor;
+
+/// Writes a picture as PNG, whole or not at all.
+pub fn write_png(path: &Path, picture: &RgbImage) -> io::Result<()> {
+    let mut png = Vec::new();
+    picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).map_err(io::Error::other)?;
+    atomic::write_file(path, &png)
+}
 
 /// uint8 `[3, H, W]` as an image.
 pub fn to_image(frame_CHW: &Tensor) -> RgbImage {

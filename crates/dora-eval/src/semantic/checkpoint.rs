@@ -98,11 +98,13 @@ pub fn save(
     Ok(to)
 }
 
-/// What the newest checkpoint in `folder` says, with its folder; `None` if there is none.
+/// What the newest checkpoint in `folder` says, with its folder; `None` if there is none. Removes what
+/// killed saves left there.
 ///
 /// # Errors
 /// If it is damaged.
 pub fn newest(folder: &Path) -> Result<Option<(PathBuf, State)>, CheckpointError> {
+    folder::remove_leftovers(folder, "checkpoint-");
     let Some((_, folder)) = list(folder).pop() else { return Ok(None) };
     let state: State = record::read_file(&folder.join(STATE))?;
     Ok(Some((folder, state)))

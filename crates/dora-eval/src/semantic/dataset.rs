@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{ImageError as ImageDecodeError, ImageReader};
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 use tch::Tensor;
@@ -18,9 +17,9 @@ use super::{
 use crate::{
     hex,
     images::{
-        ImageError,
+        ImageError, Stamp, image_size,
         masks::{Mask, read_mask},
-        read_rgb, stamp,
+        read_rgb,
     },
     progress::Progress,
 };
@@ -37,9 +36,10 @@ pub struct Dataset {
     pub train: Vec<Sample>,
     /// Images to judge by.
     pub val: Vec<Sample>,
-    /// What tells it from another: MD5 of the files' names, sizes and dates and of the classes'
-    /// pixels.
+    /// What tells it from another: MD5 of the files' names and sizes and of the classes' pixels.
     pub digest: String,
+    /// The same with the files' dates: others once a file was written anew.
+    pub dated_digest: String,
 }
 
 /// An image and its annotation.
@@ -152,7 +152,7 @@ impl Dataset {
         };
         let [mut train, mut val] = splits;
         let mut progress = Progress::new("reading annotations", (train.len() + val.len()) as u64);
-        let mut md5 = Md5::new();
+        let (mut md5, mut dated_md5) = (Md5::new(), Md5::new());
         let mut count = |samples: &mut [Sample]| {
             let mut sum = vec![0u64; classes.len()];
             for chunk in samples.chunks_mut(64) {
@@ -160,7 +160,9 @@ impl Dataset {
                     chunk.par_iter_mut().map(|sample| count_pixels(sample, &classes)).collect();
                 for (sample, counted) in chunk.iter().zip(counted) {
                     let (counts, stamps) = counted?;
-                    md5.update(format!("{}\0{stamps:?} {counts:?}\n", sample.name));
+                    let bytes = stamps.map(|stamp| stamp.bytes);
+                    md5.update(format!("{}\0{bytes:?} {counts:?}\n", sample.name));
+                    dated_md5.update(format!("{}\0{stamps:?} {counts:?}\n", sample.name));
                     sum.iter_mut().zip(&counts).for_each(|(sum, count)| *sum += count);
                 }
                 progress.advance(chunk.len() as u64);
@@ -179,8 +181,8 @@ impl Dataset {
         if recipe.require_all_classes && !empty.is_empty() {
             return Err(DatasetError::EmptyClass { names: empty.join(", ") });
         }
-        let digest = hex(&md5.finalize());
-        Ok(Self { classes, train, val, digest })
+        let [digest, dated_digest] = [md5, dated_md5].map(|md5| hex(&md5.finalize()));
+        Ok(Self { classes, train, val, digest, dated_digest })
     }
 }
 
@@ -218,18 +220,14 @@ impl Sample {
     }
 }
 
-/// Pixels of each class, and both files' [`stamp`]s, after everything about a sample was checked but the
+/// Pixels of each class, and both files' stamps, after everything about a sample was checked but the
 /// pixels of its image; the sample learns its size.
 fn count_pixels(
     sample: &mut Sample,
     classes: &Classes,
-) -> Result<(Vec<u64>, [String; 2]), DatasetError> {
+) -> Result<(Vec<u64>, [Stamp; 2]), DatasetError> {
     let labels = sample.labels(classes)?;
-    let (width, height) = ImageReader::open(&sample.image)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(ImageDecodeError::IoError)
-        .and_then(ImageReader::into_dimensions)
-        .map_err(|error| ImageError { path: sample.image.clone(), reason: error.to_string() })?;
+    let (width, height) = image_size(&sample.image)?;
     (sample.columns, sample.rows) = (width.into(), height.into());
     if (width as usize, height as usize) != (labels.width, labels.height) {
         return Err(sample.size_error(&labels, sample.columns, sample.rows));
@@ -239,7 +237,7 @@ fn count_pixels(
         counts[usize::from(label)] += 1;
     }
     let stamp_of = |path: &Path| {
-        stamp(path).map_err(|error| ImageError { path: path.into(), reason: error.to_string() })
+        Stamp::of(path).map_err(|error| ImageError { path: path.into(), reason: error.to_string() })
     };
     Ok((counts, [stamp_of(&sample.image)?, stamp_of(&sample.annotation)?]))
 }

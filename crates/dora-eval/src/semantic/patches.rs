@@ -107,7 +107,9 @@ impl PatchBank {
             .collect();
         let (width, classes) = (4 * encoder.config.width, dataset.classes.len() as i64);
         let total = patches.iter().sum::<i64>() * flips.len() as i64;
-        if let Some(shortage) = shortage(2 * (total * (width + classes)) as u64) {
+        // Two bytes a number, and all of them once more while a file of them is written or read.
+        let copies = if cache.is_some() { 2 } else { 1 };
+        if let Some(shortage) = shortage(2 * copies * (total * (width + classes)) as u64) {
             return Err(PatchError::Large { images: dataset.train.len(), shortage });
         }
         let path = cache.map(|cache| cache.join(file_name(encoder, dataset, recipe)));
@@ -215,7 +217,7 @@ fn file_name(encoder: &Encoder, dataset: &Dataset, recipe: &Recipe) -> String {
         ((data.long_px, data.short_px), recipe.head.blocks, recipe.augment.flip);
     let key = format!(
         "{VERSION}\n{digest}\n{config:?}\n{device:?}\n{}\n{size:?}\n{blocks:?}\n{flip}",
-        dataset.digest
+        dataset.dated_digest
     );
     format!("patches-{}.safetensors", hex(&Md5::digest(key)))
 }

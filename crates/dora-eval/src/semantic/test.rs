@@ -40,8 +40,8 @@ impl Segmenter {
         most_likely(&logits, height, width).to_device(Device::Cpu)
     }
 
-    /// Logits `[1, C, H, W]` of a normalised image `[1, 3, H, W]`.
-    fn slide(&self, image_1CHW: &Tensor) -> Tensor {
+    /// Logits `[1, C, H, W]` of a normalised image `[1, 3, H, W]`: the mean of all windows over a pixel.
+    pub fn slide(&self, image_1CHW: &Tensor) -> Tensor {
         let (_, _, rows, columns) = image_1CHW.size4().expect("an image is [1, 3, H, W]");
         let test = &self.recipe.test;
         let tops = starts(rows, test.window_px, test.stride_px);
@@ -67,8 +67,8 @@ impl Segmenter {
         sum.expect("at least one window") / count
     }
 
-    /// Logits of a window, at its size.
-    fn logits(&self, window_1CHW: &Tensor) -> Tensor {
+    /// Logits `[1, C, h, w]` of a normalised window `[1, 3, h, w]`, at its size.
+    pub fn logits(&self, window_1CHW: &Tensor) -> Tensor {
         let size = &window_1CHW.size()[2..];
         let (vit, blocks) = (&self.vit, self.recipe.head.blocks);
         let maps = block_maps(vit, &self.config, window_1CHW, blocks, None);

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use dora_data::say;
 use dora_eval::{
     encoder::{Encoder, cores::on_cores},
@@ -153,13 +153,11 @@ impl Training<'_> {
         let mut confusion = Confusion::new(dataset.classes.len());
         let images = dataset.val.len();
         let mut progress = Progress::new("predicting val", images as u64);
-        on_cores(
+        let done = on_cores(
             images,
             || trainer.segmenter(),
             |segmenter, piece| {
-                if let Some(signal) = interrupt.caught() {
-                    std::process::exit(128 + signal);
-                }
+                ensure!(interrupt.caught().is_none(), "interrupted");
                 let sample = &dataset.val[piece];
                 let (image_CHW, mut mask) = sample.read(&dataset.classes)?;
                 let predicted_HW = segmenter.predict(&image_CHW);
@@ -176,7 +174,12 @@ impl Training<'_> {
                 progress.advance(1);
                 Ok(())
             },
-        )?;
+        );
+        if let Some(signal) = interrupt.caught() {
+            say!("interrupted; the same command predicts val anew");
+            std::process::exit(128 + signal);
+        }
+        done?;
         let images_per_s = images as f64 / progress.elapsed_s();
         Ok((confusion, images_per_s))
     }
@@ -210,5 +213,5 @@ fn write_prediction(path: &Path, mask: &Mask, palette: &[u8]) -> anyhow::Result<
     }
     let png = to_palette_png(mask, palette)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))
+    atomic::write_file(path, &png).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -7,7 +7,7 @@ use dora_eval::{
     pictures::{
         Row, beside, lay_out,
         movie::{Movie, MovieKind},
-        object_colour, shrink,
+        object_colour, shrink, write_png,
     },
     visualize::scene::Painted,
 };
@@ -96,7 +96,7 @@ pub(super) fn write_sheets(
     let write = |(name, rows): (&str, Vec<Row>)| {
         let path = out.join(name);
         let sheet = lay_out(headings, &rows);
-        sheet.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        write_png(&path, &sheet).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     };
     sheets.into_iter().map(write).collect()
