@@ -221,7 +221,39 @@ fn what_is_no_encoder_gets_one_sentence() {
     let many = folder.path().join("many.pth");
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     fs::write(&many, [&magic[..], b"N", &b"\x85".repeat(1 << 22)].concat()).unwrap();
+    let weights = folder.path().join("weights.safetensors");
+    let config = VitConfig { depth: 1, ..VitConfig::standard(1, 16) };
+    let vit = Vit::init(&config, &mut stream(0, "test", &[]));
+    let tensors = vit.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+    StateDict::from_iter(tensors).write(&weights).unwrap();
+    let short = folder.path().join("short.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&short, &whole[..whole.len() - 100]).unwrap();
+    let headed = |name: &str, header: &str| {
+        let path = folder.path().join(name);
+        let length = (header.len() as u64).to_le_bytes();
+        fs::write(&path, [&length[..], header.as_bytes(), &[0; 4]].concat()).unwrap();
+        path
+    };
+    let tensor = |name: &str, dtype: &str, shape: &str| {
+        format!(
+            "{{\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[0,4]}}}}"
+        )
+    };
     for (file, expected) in [
+        (short, "is no encoder: it is cut off, or longer than its tensors"),
+        (
+            headed("dtype.safetensors", &tensor("a", "F4", "1")),
+            "its header is damaged, or has dtypes that are not known here",
+        ),
+        (
+            headed("size.safetensors", &tensor("a", "F32", "4611686018427387904,4,0")),
+            "its header gives a tensor a size that does not fit its values",
+        ),
+        (
+            headed("name.safetensors", &tensor("a\\u001b[31m", "F32", "1")),
+            "it has control characters in the name `a\\u{1b}[31m`",
+        ),
         (many, "its pickles have more than 524288 instructions, which no checkpoint has"),
         (folder.path().join("absent.pth"), "it does not exist"),
         (folder.path().to_owned(), "expected teacher.safetensors or checkpoints/step-N"),
