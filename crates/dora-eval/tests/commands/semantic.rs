@@ -4,9 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
 use dora_eval::images::masks::read_mask;
@@ -15,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::workbench::{
-    check_parts, dora_eval, read_json, real_data, refusal, succeed, write_mask,
+    check_parts, dora_eval, end, read_json, real_data, refusal, succeed, wait_for, write_mask,
 };
 
 const COLOURS: [[u8; 3]; 3] = [[220, 30, 30], [30, 200, 40], [40, 50, 220]];
@@ -251,11 +249,7 @@ fn an_interrupted_training_goes_on_to_the_same_head() {
     let mut command = bench.command("upernet.toml", &words("halved"));
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a checkpoint", &mut child, || bench.path("halved/checkpoint-4").exists());
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let said = end(child, "INT", 130);
     check_parts(&said, &["of 16 iterations", "the same command goes on"]);
     assert!(!bench.path("halved/checkpoint-16").exists());
 
@@ -284,15 +278,6 @@ fn an_interrupted_training_goes_on_to_the_same_head() {
     bench.run("upernet.toml", &["--out", "halved", "--fresh", "--set", "train.iterations=2"]);
     assert!(bench.path("halved/checkpoint-2").exists());
     assert!(bench.path("halved.old-1/checkpoint-16").exists());
-}
-
-fn wait_for(what: &str, child: &mut Child, mut is_there: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_there() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before {what} was there");
-        assert!(started.elapsed() < Duration::from_secs(120), "no {what} came");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[track_caller]

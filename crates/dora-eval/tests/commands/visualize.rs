@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use dora_data::rng::stream;
@@ -14,7 +14,7 @@ use tch::no_grad;
 use tempfile::TempDir;
 use turbojpeg::{PixelFormat, Subsamp};
 
-use crate::workbench::{check_parts, dora_eval, path, read_json, refusal, succeed};
+use crate::workbench::{check_parts, dora_eval, end, path, read_json, refusal, succeed, wait_for};
 
 /// A square that moves over stripes.
 fn frame(index: usize, (width, height): (u32, u32)) -> RgbImage {
@@ -125,8 +125,22 @@ fn a_video_is_shown_whole_and_in_mp4_where_there_is_ffmpeg() {
     drawn(command(&words));
     let film = fs::read(format!("{out}/tracks.mp4")).unwrap();
     assert_eq!(&film[4..8], b"ftyp");
-    let hidden = fs::read_dir(&out).unwrap().flatten();
-    assert!(hidden.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with('.')));
+    let is_nothing_hidden = |out: &str| {
+        let mut files = fs::read_dir(out).unwrap().flatten();
+        files.all(|file| !file.file_name().to_string_lossy().starts_with('.'))
+    };
+    assert!(is_nothing_hidden(&out));
+
+    // What an interrupted one has begun is removed.
+    let (store, out) = (path(&folder, "long.store"), path(&folder, "interrupted"));
+    write_store(Path::new(&store), 2000);
+    let words = ["--store", &store, "--out", &out, "--whole", "--stride-s", "0.1"];
+    let mut child = command(&words).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Path::new(&out).join(".pca.mp4.part");
+    wait_for("a movie", &mut child, || begun.exists());
+    let said = end(child, "TERM", 143);
+    check_parts(&said, &["the same command draws anew"]);
+    assert!(is_nothing_hidden(&out));
 }
 
 #[test]

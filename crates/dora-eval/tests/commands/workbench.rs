@@ -3,7 +3,9 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -95,4 +97,25 @@ pub(crate) fn write_mask(
     let png = to_palette_png(&Mask { width, height, labels }, &davis_palette()).unwrap();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, png).unwrap();
+}
+
+/// Waits until a child has made something.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, child: &mut Child, mut is_there: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_there() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before {what} was there");
+        assert!(started.elapsed() < Duration::from_secs(120), "no {what} came");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal to a child, which must end with a status; what it said on standard error.
+#[track_caller]
+pub(crate) fn end(child: Child, signal: &str, status: i32) -> String {
+    let mut kill = Command::new("kill");
+    succeed(kill.arg(format!("-{signal}")).arg(child.id().to_string()));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+    stderr(&output)
 }

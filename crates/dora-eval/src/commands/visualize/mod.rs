@@ -10,10 +10,12 @@ use dora_core::tracker::{Threshold, TrackerSpec};
 use dora_data::{
     inspect::clock,
     output::{JsonFile, check_writable},
+    say,
 };
 use dora_eval::{
     encoder::{Encoder, EncoderArgs, NotFinite},
     images::{footage::Footage, grid::Grid},
+    interrupt::Interrupt,
     pictures::{movie::MovieKind, spread},
     progress::Progress,
     visualize::{
@@ -140,7 +142,13 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         threshold: Threshold::Sample,
     };
     let follower = || Follower::new(&encoder, spec, args.layer.into(), head_ids.clone());
-    let (files, frames_per_s) = draw(args, &footage, &plan, follower)?;
+    let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
+    let drawn = draw(args, &footage, &plan, follower, &interrupt);
+    if let (Err(_), Some(signal)) = (&drawn, interrupt.caught()) {
+        say!("interrupted; the same command draws anew");
+        std::process::exit(128 + signal);
+    }
+    let (files, frames_per_s) = drawn?;
     let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let heads: Vec<String> = head_ids.iter().map(i64::to_string).collect();
     let mut table = vec![
@@ -161,12 +169,14 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
     args.json.tell(&table, &figures)
 }
 
-/// Looks at all frames and writes everything; returns the files and the frames per second.
+/// Looks at all frames and writes everything; returns the files and the frames per second. What an
+/// interrupted one has begun is removed.
 fn draw<'a>(
     args: &VisualizeArgs,
     footage: &Footage,
     plan: &Plan,
     follower: impl Fn() -> Follower<'a>,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<(Vec<PathBuf>, f64)> {
     let grid = plan.grid;
     let (rows_px, columns_px) = (grid.rows * grid.patch_px, grid.columns * grid.patch_px);
@@ -176,7 +186,12 @@ fn draw<'a>(
     let mut progress = Progress::new("frames", total as u64);
 
     let mut sights = Vec::new();
+    let go_on = || {
+        ensure!(interrupt.caught().is_none(), "interrupted");
+        Ok(())
+    };
     for chunk in sampled.chunks(FRAMES_AT_ONCE) {
+        go_on()?;
         let sight = follower().look(chunk.len(), |at| read(plan.frames[chunk[at]]))?;
         ensure!(sight.is_finite(), NotFinite);
         sights.push(sight);
@@ -194,6 +209,7 @@ fn draw<'a>(
     for window in plan.frames.chunks(plan.window.max(1)) {
         follower.forget();
         for chunk in window.chunks(FRAMES_AT_ONCE) {
+            go_on()?;
             let sight = follower.look(chunk.len(), |at| read(chunk[at]))?;
             let painted = paint(&sight, &scale, grid);
             for (frame, painted) in chunk.iter().zip(painted) {
