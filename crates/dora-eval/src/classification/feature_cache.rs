@@ -1,8 +1,8 @@
 //! Features on disk, so that an encoder sees an image once.
 //!
 //! A file is named by what its features are of: the encoder's parameters, the device that computes, since
-//! others round otherwise, the images' paths, sizes and dates, and what is cut out of them. Another of any of these has another name, so nothing is ever out of
-//! date; the folder may be deleted at any time.
+//! others round otherwise, the images' paths, sizes and dates, and what is cut out of them. Another of any
+//! of these has another name, so nothing is ever out of date; the folder may be deleted at any time.
 
 use std::{
     fs::{self, File},

@@ -21,7 +21,7 @@ use dora_eval::{
         look::look_at_each,
         rate::{image_rate, matrix_flops_per_s},
     },
-    images::{MOST_PX, image_size, masks::Mask, read_rgb, resize},
+    images::{MOST_PX, grid::MOST_PATCHES, image_size, masks::Mask, read_rgb, resize},
     pictures::{discovery_picture, spread, write_png},
     progress::Progress,
 };
@@ -30,9 +30,6 @@ use dora_store::atomic;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
-
-/// More patches than an encoder looks at in the memory of a usual machine.
-const MOST_PATCHES: u64 = 1 << 16;
 
 #[derive(Args)]
 pub(crate) struct DiscoveryArgs {
@@ -98,7 +95,8 @@ fn check_patches(args: &DiscoveryArgs, data: &DataSet, patch_px: i64) -> anyhow:
     data.examples.par_iter().try_for_each(|Example { image, .. }| {
         let (width, height) = image_size(image)?;
         let (rows, columns) = seen_size(args, i64::from(height), i64::from(width));
-        let patches = (rows as u64).div_ceil(patch_px as u64) * (columns as u64).div_ceil(patch_px as u64);
+        let cells = |px: i64| (px as u64).div_ceil(patch_px as u64) as i64;
+        let patches = cells(rows) * cells(columns);
         ensure!(
             patches <= MOST_PATCHES,
             "{} has {width}x{height} px, {patches} patches as the encoder would see it, and {MOST_PATCHES} \

@@ -1,5 +1,8 @@
 //! The patches of an image.
 
+/// The most patches of an image: an encoder's memory grows with them, and a very long image has many.
+pub const MOST_PATCHES: i64 = 1 << 16;
+
 /// The patches of an image, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     encoder::{Encoder, NotFinite, look::look_in_order, rate::wait_for},
-    images::{ImageError, masks::Mask, read_rgb},
+    images::{ImageError, grid::MOST_PATCHES, masks::Mask, read_rgb},
 };
 
 /// The long side is a multiple of this.
@@ -23,9 +23,6 @@ const LONG_SIDE_MULTIPLE_PX: i64 = 64;
 /// Mean and standard deviation of red, green and blue in this protocol; the latter begins with 0.228,
 /// where encoders are trained with 0.229.
 const MEAN_STD: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.228, 0.224, 0.225]);
-
-/// The most patches of a frame: an encoder's memory grows with them, and a very long frame has many.
-const MOST_PATCHES: i64 = 1 << 16;
 
 /// How objects are followed.
 #[derive(Clone, Copy, Debug, PartialEq)]
