@@ -11,7 +11,8 @@
 //! | [`visualize`] | what an encoder sees in frames |
 //! | [`pictures`] | drawing, sheets, moving pictures |
 //!
-//! [`progress`] and [`interrupt`] are for whoever waits, [`memory`] for who would have to swap.
+//! [`progress`] and [`interrupt`] are for whoever waits, [`memory`] tells what is free and what was taken,
+//! [`feature_file`] keeps features.
 //!
 //! Shapes are spelt in names: `N` images or samples, `C` channels or classes, `H` and `W` rows and
 //! columns, `P` patches, `D` width of the encoder, `T` frames, `K` objects.
@@ -20,6 +21,7 @@
 pub mod classification;
 pub mod discovery;
 pub mod encoder;
+pub mod feature_file;
 pub mod images;
 pub mod interrupt;
 pub mod memory;

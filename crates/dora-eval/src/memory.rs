@@ -1,4 +1,4 @@
-//! Whether memory holds what is about to be put into it.
+//! Whether memory holds what is about to be put into it, and how much was taken.
 
 use std::{fmt, fs};
 
@@ -30,4 +30,18 @@ fn free_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Begins to count the most memory anew, from what is held now; on systems that cannot, goes on as before.
+pub fn reset_peak_memory() {
+    // What Linux calls a reset of the peak.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most memory that this process has held so far, in bytes; nothing where the system does not tell.
+pub fn peak_memory_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }

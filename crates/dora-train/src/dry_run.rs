@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dora_eval::encoder::rate::peak_memory_bytes;
+use dora_eval::memory::peak_memory_bytes;
 use dora_model::Network;
 use tch::Device;
 

@@ -10,10 +10,9 @@ use dora_data::{
 use dora_eval::{
     encoder::{
         DeviceName,
-        rate::{
-            matrix_flops_per_s, matrix_rate, median, peak_memory_bytes, reset_peak_memory, wait_for,
-        },
+        rate::{matrix_flops_per_s, matrix_rate, median, wait_for},
     },
+    memory::{peak_memory_bytes, reset_peak_memory},
     video_segmentation::{
         follow::Protocol,
         propagation::{LabelledPatches, unit_features},

@@ -7,13 +7,14 @@ use clap::Args;
 use dora_data::say;
 use dora_eval::{
     classification::{
-        feature_cache::{CacheError, FeatureCache},
+        feature_cache::FeatureCache,
         features::{Wanted, cls_features},
     },
     encoder::{
         Encoder,
         rate::{image_rate, matrix_flops_per_s},
     },
+    feature_file::FeatureFileError,
     images::folder::ImageFolder,
     progress::Progress,
 };
@@ -128,7 +129,7 @@ impl<'a> FeatureSource<'a> {
     }
 }
 
-fn warn(error: &CacheError, consequence: &str) {
+fn warn(error: &FeatureFileError, consequence: &str) {
     let causes = anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
     say!("warning: {causes}; {consequence}");
 }

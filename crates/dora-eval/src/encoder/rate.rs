@@ -1,10 +1,6 @@
-//! What is measured of a computation: its time beside the rate at which the device multiplies matrices,
-//! and its memory.
+//! What time is measured beside: the rate at which the device multiplies matrices.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
 
@@ -66,18 +62,4 @@ pub fn wait_for(device: Device) {
     if let Device::Cuda(index) = device {
         Cuda::synchronize(index as i64);
     }
-}
-
-/// Begins to count the most memory anew, from what is held now; on systems that cannot, goes on as before.
-pub fn reset_peak_memory() {
-    // What Linux calls a reset of the peak.
-    let _ = fs::write("/proc/self/clear_refs", "5");
-}
-
-/// The most memory that this process has held so far, in bytes; nothing where the system does not tell.
-pub fn peak_memory_bytes() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

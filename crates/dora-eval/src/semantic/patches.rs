@@ -2,14 +2,9 @@
 //!
 //! The target of a patch is the share of each class in its pixels; what is void there has no share.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use dora_model::{StateDict, StateError, Vit, VitConfig};
-use dora_store::atomic;
+use dora_model::{StateDict, Vit, VitConfig};
 use md5::{Digest, Md5};
 use tch::{Device, Kind, Tensor};
 
@@ -23,6 +18,7 @@ use super::{
 };
 use crate::{
     encoder::{Encoder, cores::on_cores},
+    feature_file::{self, FeatureFileError},
     hex,
     images::normalise,
     memory::{Shortage, shortage},
@@ -30,7 +26,7 @@ use crate::{
 };
 
 /// Rises when the same images give other features, or a file is laid out otherwise.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Features and targets of every patch of a training set, float16, on the CPU: a GPU may have no room.
 #[derive(Debug)]
@@ -70,16 +66,8 @@ pub enum PatchError {
     #[error("interrupted")]
     Interrupted,
     /// The features cannot be kept.
-    #[error("cannot keep features in {}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The features cannot be kept.
     #[error(transparent)]
-    File(#[from] StateError),
+    File(#[from] FeatureFileError),
 }
 
 impl PatchBank {
@@ -117,8 +105,25 @@ impl PatchBank {
         if let Some(bank) = path.as_deref().and_then(|path| Self::read(path, sizes)) {
             return Ok((bank, None));
         }
+        let (bank, images_per_s) =
+            Self::encode(encoder, dataset, recipe, (&patches, flips), sizes, is_interrupted)?;
+        path.map_or(Ok(()), |path| bank.write(&path))?;
+        Ok((bank, Some(images_per_s)))
+    }
+
+    /// Has the encoder see every image, on all cores; gives the images per second, too. `patches` are those
+    /// of each image, which is mirrored where `flips` says so.
+    fn encode(
+        encoder: &Encoder,
+        dataset: &Dataset,
+        recipe: &Recipe,
+        (patches, flips): (&[i64], &[bool]),
+        sizes: [[i64; 2]; 2],
+        is_interrupted: impl Fn() -> bool + Sync,
+    ) -> Result<(Self, f64), PatchError> {
         let [features_MX, shares_MC] =
             sizes.map(|size| Tensor::zeros(size, (Kind::Half, Device::Cpu)));
+        let classes = dataset.classes.len() as i64;
         let bank = Self { features_MX, shares_MC };
         let mut starts = vec![0];
         for pieces in patches.iter().flat_map(|patches| vec![*patches; flips.len()]) {
@@ -157,9 +162,7 @@ impl PatchBank {
                 Ok(())
             },
         )?;
-        let images_per_s = images as f64 / progress.elapsed_s();
-        path.map_or(Ok(()), |path| bank.write(&path))?;
-        Ok((bank, Some(images_per_s)))
+        Ok((bank, images as f64 / progress.elapsed_s()))
     }
 
     /// The patches of a step, on `device`.
@@ -175,37 +178,19 @@ impl PatchBank {
 
     /// What a file holds, if it is whole and of these sizes; it is computed again otherwise.
     fn read(path: &Path, sizes: [[i64; 2]; 2]) -> Option<Self> {
-        let state = StateDict::read(path).ok()?;
-        let (features_MX, shares_MC) = (state.get("features").ok()?, state.get("shares").ok()?);
-        let sum = state.get("crc32").ok()?;
-        let fits = [&features_MX, &shares_MC]
-            .iter()
-            .zip(sizes)
-            .all(|(tensor, size)| tensor.size() == size && tensor.kind() == Kind::Half);
-        let is_whole = fits
-            && sum.kind() == Kind::Int64
-            && sum.numel() == 1
-            && sum.int64_value(&[0]) == crc32(&[&features_MX, &shares_MC]);
-        is_whole.then_some(Self { features_MX, shares_MC })
+        let state = feature_file::read(path).ok()?;
+        let [features_MX, shares_MC] = ["features", "shares"].map(|name| state.get(name));
+        let bank = Self { features_MX: features_MX.ok()?, shares_MC: shares_MC.ok()? };
+        let fits = |tensor: &Tensor, size| tensor.size() == size && tensor.kind() == Kind::Half;
+        let is_whole = fits(&bank.features_MX, sizes[0]) && fits(&bank.shares_MC, sizes[1]);
+        is_whole.then_some(bank)
     }
 
-    fn write(&self, path: &Path) -> Result<(), PatchError> {
-        let failed = |source| PatchError::Io { path: path.into(), source };
+    fn write(&self, path: &Path) -> Result<(), FeatureFileError> {
         let mut state = StateDict::default();
-        let sum = crc32(&[&self.features_MX, &self.shares_MC]);
-        state.insert("crc32", Tensor::from_slice(&[sum]));
         state.insert("features", self.features_MX.shallow_clone());
         state.insert("shares", self.shares_MC.shallow_clone());
-        let temporary = atomic::temporary_name(path).map_err(failed)?;
-        let written = state.write(&temporary).map_err(PatchError::from).and_then(|()| {
-            let synced = File::open(&temporary).and_then(|file| file.sync_all());
-            synced.and_then(|()| fs::rename(&temporary, path)).map_err(failed)
-        });
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        feature_file::write(path, state)
     }
 }
 
@@ -245,17 +230,4 @@ fn shares(labels_HW: &Tensor, patch_px: i64, classes: i64) -> Tensor {
         }
     }
     Tensor::from_slice(&shares).reshape([patches, classes])
-}
-
-fn crc32(tensors: &[&Tensor]) -> i64 {
-    const ROWS: i64 = 1 << 14;
-    let mut hasher = crc32fast::Hasher::new();
-    for tensor in tensors {
-        for rows in tensor.split(ROWS, 0) {
-            let bytes =
-                Vec::<u8>::try_from(rows.contiguous().view_dtype(Kind::Uint8).flatten(0, 1));
-            hasher.update(&bytes.expect("a tensor of bytes"));
-        }
-    }
-    i64::from(hasher.finalize())
 }

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use anyhow::bail;
 use dora_data::augment::Views;
-use dora_eval::encoder::rate::{matrix_flops_per_s, peak_memory_bytes, wait_for};
+use dora_eval::{
+    encoder::rate::{matrix_flops_per_s, wait_for},
+    memory::peak_memory_bytes,
+};
 use tch::{Device, Kind};
 use torch_ext::{AutocastDtype, cuda_peak_memory_bytes, cuda_reset_peak_memory};
 
