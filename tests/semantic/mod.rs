@@ -10,10 +10,11 @@ mod upernet;
 use std::{fs, path::Path};
 
 use dora_eval::{
-    encoder::{Arch, CheckpointKey, DeviceName, Encoder, EncoderArgs},
+    encoder::{CheckpointKey, DeviceName, Encoder, EncoderArgs},
     images::masks::{Mask, davis_palette, to_palette_png},
     semantic::{dataset::Dataset, recipe::Recipe},
 };
+use dora_model::Arch;
 use tempfile::TempDir;
 
 /// Colours of the made set's classes.

@@ -1,10 +1,7 @@
 //! Recipes: text in, everything resolved out, or all problems.
 
-use dora_train::{
-    recipe::{Arch, Recipe},
-    schedule::Schedule,
-    span::Span,
-};
+use dora_model::Arch;
+use dora_train::{recipe::Recipe, schedule::Schedule, span::Span};
 
 fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, Vec<String>> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();

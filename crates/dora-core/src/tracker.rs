@@ -21,6 +21,13 @@ pub struct TrackerSpec {
     pub threshold: Threshold,
 }
 
+impl Default for TrackerSpec {
+    /// The paper's.
+    fn default() -> Self {
+        Self { eps: 0.05, iterations: 30, sinkhorn: true, threshold: Threshold::Sample }
+    }
+}
+
 /// The mean that a patch of a map must exceed to belong to the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,7 @@
 //! `[CLS]` token first, `P` patches, `K` objects, `E` width of a head, `D` width of the encoder.
 #![allow(non_snake_case)]
 
+mod arch;
 mod flops;
 mod head;
 mod network;
@@ -13,6 +14,7 @@ mod state;
 mod vit;
 pub mod weights;
 
+pub use arch::{Arch, UnknownArch};
 pub use head::{HeadConfig, ProjectionHead};
 pub use network::{Network, NetworkConfig};
 pub use state::{StateDict, StateError};

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use crate::{StateDict, StateError, state::ParameterShape};
 
 /// Width of an attention head in every ViT of this family.
-const HEAD_WIDTH: i64 = 64;
+pub(crate) const HEAD_WIDTH: i64 = 64;
 const NORM_EPS: f64 = 1e-6;
 
 /// Sizes of an encoder.

@@ -8,7 +8,7 @@ use dora_model::Vit;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    encoder::{Encoder, cores::on_cores},
+    encoder::{Encoder, NotFinite, cores::on_cores},
     images::{
         ImageError, crop_and_resize, folder::ImageFolder, normalise, read_rgb, resize_and_crop,
     },
@@ -74,8 +74,8 @@ pub enum FeatureError {
         depth: i64,
     },
     /// The encoder is broken.
-    #[error("the encoder makes numbers of images that are not finite: its weights are no use")]
-    NonFinite,
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// Whoever watches asked to stop.
     #[error("stopped before the features of all images were there")]
     Stopped,
@@ -179,8 +179,8 @@ pub fn cls_features(
         let take = |piece, images| keep(piece, encode(&encoder.vit, &images, blocks, device));
         on_cores(pieces, || (), |(), piece| read(piece), take)?;
     }
-    let is_finite = features_NLD.isfinite().all().int64_value(&[]) != 0;
-    if is_finite { Ok(features_NLD) } else { Err(FeatureError::NonFinite) }
+    NotFinite::check(&[&features_NLD])?;
+    Ok(features_NLD)
 }
 
 fn encode(vit: &Vit, images_NCHW: &Tensor, blocks: usize, device: Device) -> Tensor {

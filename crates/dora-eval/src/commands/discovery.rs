@@ -17,7 +17,7 @@ use dora_eval::{
         lost::{Found, K_PATCHES, lost},
     },
     encoder::{
-        Encoder, EncoderArgs, NotFinite,
+        Encoder, EncoderArgs,
         look::look_at_each,
         rate::{image_rate, matrix_flops_per_s},
     },
@@ -137,7 +137,7 @@ fn evaluate(args: &DiscoveryArgs, data: &DataSet, encoder: &Encoder) -> anyhow::
     let (device, config) = (encoder.device, encoder.config);
     let look = |vit: &Vit, index: usize, (image_CHW, mask): (Tensor, Option<Mask>)| {
         let look = Look::at(args, vit, &image_CHW, device);
-        ensure!(look.block.is_finite(), NotFinite);
+        look.block.check_finite()?;
         if let Some(out) = args.out.as_deref().filter(|_| drawn.contains(&index)) {
             draw(out, &examples[index], &look)?;
         }

@@ -10,14 +10,17 @@ pub mod lost;
 mod score;
 mod voc;
 
-pub use boxes::{BACKGROUND, PxBox, VOID, boxes_of};
+pub use boxes::{BACKGROUND, PxBox, boxes_of};
 pub use score::{ClassScores, Scores, Tally};
 
 use dora_core::tracker::{cls_attention, patches_of_all_heads};
 use dora_model::{TrackerLayer, Vit};
 use tch::{Device, Kind, Tensor};
 
-use crate::images::{grid::Grid, normalise};
+use crate::{
+    encoder::NotFinite,
+    images::{grid::Grid, normalise},
+};
 
 /// What the last block knows of one image.
 #[derive(Debug)]
@@ -31,10 +34,10 @@ pub struct LastBlock {
 }
 
 impl LastBlock {
-    /// Whether all of it are numbers that mean something.
-    pub fn is_finite(&self) -> bool {
-        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-        is_finite(&self.keys_ND) && is_finite(&self.attn_HN)
+    /// # Errors
+    /// A number in it means nothing.
+    pub fn check_finite(&self) -> Result<(), NotFinite> {
+        NotFinite::check(&[&self.keys_ND, &self.attn_HN])
     }
 
     /// Of an image uint8 `[3, H, W]` of any size: it is padded with the mean colour at the right and

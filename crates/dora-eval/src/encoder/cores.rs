@@ -15,7 +15,7 @@ use tch::no_grad;
 /// comes of them to `take`, on this thread and in any order.
 ///
 /// `worker` makes what a thread has of its own, since threads cannot share tensors; `work` runs
-/// without gradients. No thread is more than a piece ahead of `take`.
+/// without gradients. No more pieces than there are threads wait for `take`.
 ///
 /// # Errors
 /// The first of `work` and `take`; what is under way is finished, and nothing else begun.

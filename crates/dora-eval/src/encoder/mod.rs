@@ -10,18 +10,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dora_data::{rng::stream, say};
 use dora_model::{
-    StateDict, StateError, Vit, VitConfig,
+    Arch, StateDict, StateError, Vit, VitConfig,
     weights::{EncoderWeights, WeightsError, Which, read_encoder},
 };
 use md5::{Digest, Md5};
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{float_bytes, hex};
 
 /// The weights in a folder of `export` or `import`.
 pub const WEIGHTS_NAME: &str = "model.safetensors";
+
+/// Every key of the recipe that a run was trained by, in its folder.
+const RECIPE_NAME: &str = "recipe.toml";
 
 /// Where the encoder lies in a file of a run's checkpoint.
 const OWN_PLACE: &str = "backbone";
@@ -42,17 +46,22 @@ pub struct EncoderArgs {
     #[arg(long)]
     pub random_init: bool,
     /// Sizes for --random-init without a checkpoint
-    #[arg(long, value_enum, default_value_t = Arch::VitSmall)]
+    #[arg(long, default_value = "vit_small", conflicts_with = "checkpoint", value_parser = arch_parser())]
     pub arch: Arch,
     /// Side of a patch for --random-init without a checkpoint
-    #[arg(long, value_name = "PX", default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..=64))]
+    #[arg(long, value_name = "PX", default_value_t = 16, conflicts_with = "checkpoint", value_parser = clap::value_parser!(i64).range(1..=64))]
     pub patch: i64,
     /// Seed of --random-init
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "random_init")]
     pub seed: u64,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub device: DeviceName,
+}
+
+/// The names, for help and errors, too.
+fn arch_parser() -> impl TypedValueParser<Value = Arch> {
+    PossibleValuesParser::new(Arch::NAMES).try_map(|name| name.parse::<Arch>())
 }
 
 /// The network of a checkpoint to use.
@@ -62,18 +71,6 @@ pub enum CheckpointKey {
     Teacher,
     /// The network that gradients train.
     Student,
-}
-
-/// Sizes of an encoder by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Arch {
-    /// Width 192, 3 heads.
-    VitTiny,
-    /// Width 384, 6 heads.
-    VitSmall,
-    /// Width 768, 12 heads.
-    VitBase,
 }
 
 /// Where to compute.
@@ -126,6 +123,15 @@ pub enum EncoderError {
 #[error("the encoder makes numbers of images that are not finite: its weights are no use")]
 pub struct NotFinite;
 
+impl NotFinite {
+    /// # Errors
+    /// A number of one of them is infinite or none.
+    pub fn check(tensors: &[&Tensor]) -> Result<(), Self> {
+        let is_finite = |tensor: &&Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+        if tensors.iter().all(is_finite) { Ok(()) } else { Err(Self) }
+    }
+}
+
 /// An encoder with everything that a protocol asks of it.
 #[derive(Debug)]
 pub struct Encoder {
@@ -141,6 +147,8 @@ pub struct Encoder {
     pub name: String,
     /// MD5 of names, shapes and values of its parameters: what caches of its features are named by.
     pub digest: String,
+    /// The recipe of the run that it comes from, where one lies with it.
+    pub recipe: Option<PathBuf>,
 }
 
 /// An encoder in a file, as it was found.
@@ -156,24 +164,25 @@ impl Encoder {
     /// Finds, reads and checks the encoder that the user means.
     pub fn load(args: &EncoderArgs) -> Result<Self, EncoderError> {
         let device = args.device.find()?;
-        let (mut name, mut state, config) = match &args.checkpoint {
+        let (mut name, mut state, config, recipe) = match &args.checkpoint {
             Some(path) => {
                 let file = EncoderFile::read(path, args.checkpoint_key)?;
                 if !file.is_of_a_run() {
                     file.say_ignored();
                 }
-                (file.name(), file.weights.state, file.weights.config)
+                let recipe = file.recipe();
+                (file.name(), file.weights.state, file.weights.config, recipe)
             }
             None => {
-                let config = args.arch.config(args.patch);
-                (args.arch.name().to_owned(), StateDict::default(), config)
+                let config = VitConfig::standard(args.arch.heads(), args.patch);
+                (args.arch.name().to_owned(), StateDict::default(), config, None)
             }
         };
         if args.random_init {
             name = format!("random initialisation of {name} (seed {})", args.seed);
             state = Vit::init(&config, &mut stream(args.seed, "random init", &[]));
         }
-        Self::new(name, &state, config, device)
+        Ok(Self { recipe, ..Self::new(name, &state, config, device)? })
     }
 
     /// An encoder over a copy of parameters.
@@ -187,7 +196,7 @@ impl Encoder {
         let state = state.copy_to(device, Kind::Float, false);
         let vit = Vit::from_state(&config, &state)
             .map_err(|source| EncoderError::Parameters { name: name.clone(), source })?;
-        Ok(Self { vit, config, state, device, name, digest })
+        Ok(Self { vit, config, state, device, name, digest, recipe: None })
     }
 }
 
@@ -197,25 +206,6 @@ impl From<CheckpointKey> for Which {
             CheckpointKey::Teacher => Self::Teacher,
             CheckpointKey::Student => Self::Student,
         }
-    }
-}
-
-impl Arch {
-    fn name(self) -> &'static str {
-        match self {
-            Self::VitTiny => "vit_tiny",
-            Self::VitSmall => "vit_small",
-            Self::VitBase => "vit_base",
-        }
-    }
-
-    fn config(self, patch_px: i64) -> VitConfig {
-        let heads = match self {
-            Self::VitTiny => 3,
-            Self::VitSmall => 6,
-            Self::VitBase => 12,
-        };
-        VitConfig::standard(heads, patch_px)
     }
 }
 
@@ -243,6 +233,12 @@ impl EncoderFile {
         Ok(Self { path, weights })
     }
 
+    /// The recipe that it was trained by, if it is there: in the run's folder over a checkpoint, or beside
+    /// weights that were exported with it.
+    pub fn recipe(&self) -> Option<PathBuf> {
+        recipe_of(&self.path)
+    }
+
     /// Says on standard error what of the file is not used.
     pub fn say_ignored(&self) {
         if let Some(ignored) = ignored(&self.weights.ignored) {
@@ -264,6 +260,14 @@ impl EncoderFile {
             place => format!("{path} ({place})"),
         }
     }
+}
+
+fn recipe_of(weights: &Path) -> Option<PathBuf> {
+    let folders = weights.ancestors().skip(1);
+    let of_run = weights.parent()?.file_name()?.to_str()?.starts_with("step-");
+    let of_export = weights.file_name()? == WEIGHTS_NAME;
+    let levels = if of_run { 3 } else { usize::from(of_export) };
+    folders.take(levels).map(|folder| folder.join(RECIPE_NAME)).find(|recipe| recipe.is_file())
 }
 
 /// What of a file was left out, in words.
@@ -299,8 +303,8 @@ fn weights_file(path: &Path, which: Which) -> Result<PathBuf, EncoderError> {
     });
     steps.max().map(|(_, file)| file).ok_or_else(|| {
         wrong(format!(
-            "expected {name} or checkpoints/step-N/{name} in it; give a run's folder, one of its \
-             checkpoints, or a file"
+            "expected {name}, {WEIGHTS_NAME} or checkpoints/step-N/{name} in it; give a run's folder, \
+             one of its checkpoints, a folder of `export`, or a file"
         ))
     })
 }

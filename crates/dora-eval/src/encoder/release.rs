@@ -9,12 +9,9 @@ use dora_model::{StateError, VitConfig, weights::EncoderWeights};
 use dora_store::atomic;
 
 use crate::{
-    encoder::{EncoderFile, WEIGHTS_NAME},
+    encoder::{EncoderFile, RECIPE_NAME, WEIGHTS_NAME},
     images::MEAN_STD,
 };
-
-/// Every key of the recipe that a run was trained by, in its folder.
-const RECIPE_NAME: &str = "recipe.toml";
 
 /// Why the folder was not written.
 #[derive(Debug, thiserror::Error)]
@@ -65,21 +62,12 @@ fn fill(
     failed: &impl Fn(io::Error) -> ReleaseError,
 ) -> Result<(), ReleaseError> {
     encoder.weights.state.write(&folder.join(WEIGHTS_NAME))?;
-    let recipe = recipe_of(&encoder.path);
+    let recipe = encoder.recipe();
     if let Some(recipe) = &recipe {
         fs::copy(recipe, folder.join(RECIPE_NAME)).map_err(failed)?;
     }
     let text = readme(&encoder.path, &encoder.weights, recipe.is_some());
     fs::write(folder.join("README.md"), text).map_err(failed)
-}
-
-/// The recipe in the run's folder over a checkpoint, or beside weights that were exported with it.
-fn recipe_of(weights: &Path) -> Option<PathBuf> {
-    let folders = weights.ancestors().skip(1);
-    let of_run = weights.parent()?.file_name()?.to_str()?.starts_with("step-");
-    let of_export = weights.file_name()? == WEIGHTS_NAME;
-    let levels = if of_run { 3 } else { usize::from(of_export) };
-    folders.take(levels).map(|folder| folder.join(RECIPE_NAME)).find(|recipe| recipe.is_file())
 }
 
 /// Sizes, origin, and the Python that loads it.

@@ -1,24 +1,98 @@
 //! What an encoder attends to, finds and follows in frames that come one after the other.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use dora_core::tracker::{
     ClipFeatures, TrackerSpec, cls_attention, discover_and_track, patches_of_all_heads,
 };
 use dora_model::{Features, TrackerLayer, Vit};
 use image::RgbImage;
+use serde::Deserialize;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    encoder::{Encoder, cores::on_one_core, look::look_at_each},
+    encoder::{Encoder, NotFinite, cores::on_one_core, look::look_at_each},
     images::normalise,
     pictures::to_image,
 };
+
+/// More rounds than any recipe may have.
+const MOST_ITERATIONS: usize = 10_000;
+
+/// How objects are found and followed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracking {
+    /// The block whose attention, queries and keys are used.
+    pub layer: TrackerLayer,
+    /// The rest.
+    pub spec: TrackerSpec,
+}
+
+/// A recipe that says nothing of use.
+#[derive(Debug, thiserror::Error)]
+#[error("{}, which the encoder was trained by, cannot be used: {reason}", path.display())]
+pub struct TrackingError {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Default for Tracking {
+    /// The paper's, with the released code's layer.
+    fn default() -> Self {
+        Self { layer: TrackerLayer::Last, spec: TrackerSpec::default() }
+    }
+}
+
+impl Tracking {
+    /// As the recipe of a run says in its section `tracker`; where it says nothing, by default. The threshold
+    /// is the one of each map alone: the other clips of a batch of training are not here.
+    ///
+    /// # Errors
+    /// It cannot be read, is no recipe, or names impossible values.
+    pub fn of_recipe(path: &Path) -> Result<Self, TrackingError> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Recipe {
+            tracker: Section,
+        }
+        #[derive(Default, Deserialize)]
+        struct Section {
+            layer: Option<TrackerLayer>,
+            sinkhorn: Option<bool>,
+            eps: Option<f64>,
+            iterations: Option<usize>,
+        }
+        let failed = |reason: String| TrackingError { path: path.into(), reason };
+        let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let recipe: Recipe =
+            toml::from_str(&text).map_err(|error| failed(error.message().to_owned()))?;
+        let Section { layer, sinkhorn, eps, iterations } = recipe.tracker;
+        let usual = Self::default();
+        let spec = TrackerSpec {
+            eps: eps.unwrap_or(usual.spec.eps),
+            iterations: iterations.unwrap_or(usual.spec.iterations),
+            sinkhorn: sinkhorn.unwrap_or(usual.spec.sinkhorn),
+            threshold: usual.spec.threshold,
+        };
+        if !(spec.eps > 0.0 && spec.eps.is_finite()) || spec.iterations > MOST_ITERATIONS {
+            let TrackerSpec { eps, iterations, .. } = spec;
+            return Err(failed(format!(
+                "`tracker.eps` is {eps} and `tracker.iterations` {iterations}, but must be above 0, and at \
+                 most {MOST_ITERATIONS}"
+            )));
+        }
+        Ok(Self { layer: layer.unwrap_or(usual.layer), spec })
+    }
+}
 
 /// Follows objects through frames, of which it needs only a few at once.
 #[derive(Debug)]
 pub struct Follower<'a> {
     encoder: &'a Encoder,
-    spec: TrackerSpec,
-    layer: TrackerLayer,
+    tracking: Tracking,
     head_ids: Vec<i64>,
     /// Of the frame in which the objects were found, with the keys of the frames that came last.
     objects: Option<ClipFeatures>,
@@ -38,22 +112,17 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// Whether all of it are numbers that mean something.
-    pub fn is_finite(&self) -> bool {
-        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-        is_finite(&self.tokens_TND) && is_finite(&self.attn_THN)
+    /// # Errors
+    /// A number in it means nothing.
+    pub fn check_finite(&self) -> Result<(), NotFinite> {
+        NotFinite::check(&[&self.tokens_TND, &self.attn_THN])
     }
 }
 
 impl<'a> Follower<'a> {
-    /// Each of `head_ids` of the block `layer` finds one object.
-    pub fn new(
-        encoder: &'a Encoder,
-        spec: TrackerSpec,
-        layer: TrackerLayer,
-        head_ids: Vec<i64>,
-    ) -> Self {
-        Self { encoder, spec, layer, head_ids, objects: None }
+    /// Each of `head_ids` finds one object.
+    pub fn new(encoder: &'a Encoder, tracking: Tracking, head_ids: Vec<i64>) -> Self {
+        Self { encoder, tracking, head_ids, objects: None }
     }
 
     /// Forgets the objects: the next frame gives new ones.
@@ -72,7 +141,7 @@ impl<'a> Follower<'a> {
         frames: usize,
         read: impl Fn(usize) -> Result<Tensor, E> + Sync,
     ) -> Result<Sight, E> {
-        let (device, layer) = (self.encoder.device, self.layer);
+        let (device, layer) = (self.encoder.device, self.tracking.layer);
         let look = |vit: &Vit, _: usize, frame_CHW: Tensor| {
             let image_CHW = normalise(&frame_CHW.to_device(device));
             let features = vit.features(&image_CHW.unsqueeze(0), layer);
@@ -99,7 +168,7 @@ impl<'a> Follower<'a> {
                 ClipFeatures::new(&tokens_1TSD, &queries_1THSE, &keys_1THSE, &self.head_ids)
             }
         };
-        let tracks = discover_and_track(&objects, &self.spec);
+        let tracks = discover_and_track(&objects, &self.tracking.spec);
         self.objects = Some(objects);
         let patches = tokens_TSD.size()[1] - 1;
         let on_cpu = |tensor: &Tensor| tensor.to_kind(Kind::Float).to_device(Device::Cpu);

@@ -166,6 +166,47 @@ fn images_are_a_clip_at_the_first_one_s_size() {
 }
 
 #[test]
+fn objects_are_tracked_as_the_recipe_of_the_run_says() {
+    let folder = TempDir::new().unwrap();
+    let (store, out, json) =
+        (path(&folder, "a.store"), path(&folder, "out"), path(&folder, "a.json"));
+    write_store(Path::new(&store), 3);
+    let (run, config) =
+        (path(&folder, "run"), VitConfig { depth: 2, ..VitConfig::standard(1, 16) });
+    let step = format!("{run}/checkpoints/step-1");
+    fs::create_dir_all(&step).unwrap();
+    let state = Vit::init(&config, &mut stream(0, "test", &[]));
+    state.write(Path::new(&format!("{step}/teacher.safetensors"))).unwrap();
+    let show = |recipe: &str, words: &[&str]| {
+        fs::write(format!("{run}/recipe.toml"), recipe).unwrap();
+        let mut command = dora_eval(&["visualize", "--checkpoint", &run, "--device", "cpu"]);
+        command.args(["--store", &store, "--out", &out, "--json", &json, "--objects", "1"]);
+        if !words.contains(&"--short-side") {
+            command.args(["--short-side", "70"]);
+        }
+        command.args(["--frames", "2"]).args(words);
+        command
+    };
+    let shown = |recipe: &str, words: &[&str]| {
+        drawn(show(recipe, words));
+        let figures = read_json(&json);
+        (figures["layer"].as_str().unwrap().to_owned(), figures["sinkhorn"].as_bool().unwrap())
+    };
+    let recipe =
+        "[model]\narch = \"vit_tiny\"\n[tracker]\nlayer = \"second_last\"\nsinkhorn = false\n";
+    assert_eq!(shown("", &[]), ("last".to_owned(), true));
+    assert_eq!(shown(recipe, &[]), ("second_last".to_owned(), false));
+    assert_eq!(shown(recipe, &["--layer", "last"]), ("last".to_owned(), false));
+    refused(
+        show("[tracker]\nlayer = \"third\"\n", &[]),
+        "recipe.toml, which the encoder was trained by",
+    );
+    refused(show("[tracker]\neps = 0.0\n", &[]), "`tracker.eps` is 0");
+    refused(show("", &["--arch", "vit_tiny"]), "--arch");
+    refused(show("", &["--short-side", "4096"]), "patches are the most");
+}
+
+#[test]
 fn a_wrong_input_gets_one_sentence() {
     let folder = TempDir::new().unwrap();
     let (store, out) = (path(&folder, "a.store"), path(&folder, "out"));

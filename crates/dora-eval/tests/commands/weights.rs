@@ -256,7 +256,10 @@ fn what_is_no_encoder_gets_one_sentence() {
         ),
         (many, "its pickles have more than 524288 instructions, which no checkpoint has"),
         (folder.path().join("absent.pth"), "it does not exist"),
-        (folder.path().to_owned(), "expected teacher.safetensors or checkpoints/step-N"),
+        (
+            folder.path().to_owned(),
+            "expected teacher.safetensors, model.safetensors or checkpoints/step-N",
+        ),
         (cut, "its zip archive is damaged or cut off"),
         (fixture("malicious_root.pth"), "a Python object `posix.system`, which is not unpacked"),
         (fixture("malicious.pth"), "no `patch_embed.proj.weight`, so no ViT, but a dictionary"),

@@ -1,11 +1,12 @@
 //! What was measured, as JSON and as a table.
 
 use dora_eval::encoder::rate::{matrix_side, median};
+use dora_model::Arch;
 use serde::{Serialize, Serializer};
 use tch::Device;
 
 use super::{flops::StepFlops, setting::Setting};
-use crate::{plan::StepImages, recipe::Arch};
+use crate::plan::StepImages;
 
 /// The figures of one setting.
 #[derive(Debug, Serialize)]
@@ -131,7 +132,7 @@ impl Report {
         };
         let mut rows = vec![
             word("device", format!("{}, {} threads", self.device, self.threads)),
-            word("encoder", name(self.arch).to_owned()),
+            word("encoder", self.arch.name().to_owned()),
             word("out_dim", self.out_dim.to_string()),
             word("precision", self.precision.to_owned()),
             word("clips in a step", self.clips.to_string()),
@@ -221,12 +222,4 @@ fn as_map<S: Serializer>(parts: &[(&'static str, f64)], serializer: S) -> Result
 
 fn tera(flops: f64) -> String {
     format!("{:.3}", flops / 1e12)
-}
-
-fn name(arch: Arch) -> &'static str {
-    match arch {
-        Arch::VitTiny => "vit_tiny",
-        Arch::VitSmall => "vit_small",
-        Arch::VitBase => "vit_base",
-    }
 }

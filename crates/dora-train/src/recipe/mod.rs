@@ -6,9 +6,9 @@
 mod problems;
 mod read;
 
-use dora_core::tracker::Threshold;
+use dora_core::tracker::{Threshold, TrackerSpec};
 use dora_data::{augment::ViewSpec, crop::CropSpec, sampler::ClipSpec};
-use dora_model::TrackerLayer;
+use dora_model::{Arch, TrackerLayer};
 use serde::{Deserialize, Serialize};
 
 pub use dora_recipe::RecipeError;
@@ -119,18 +119,6 @@ pub struct ModelSection {
     pub bottleneck_dim: i64,
     /// Whether the scales of the last layer stay 1.
     pub norm_last_layer: bool,
-}
-
-/// `model.arch`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arch {
-    /// Width 192, 3 heads.
-    VitTiny,
-    /// Width 384, 6 heads.
-    VitSmall,
-    /// Width 768, 12 heads.
-    VitBase,
 }
 
 /// `[data]`
@@ -260,13 +248,8 @@ impl Default for MethodSection {
 
 impl Default for TrackerSection {
     fn default() -> Self {
-        Self {
-            layer: TrackerLayer::Last,
-            sinkhorn: true,
-            eps: 0.05,
-            iterations: 30,
-            threshold: Threshold::Sample,
-        }
+        let TrackerSpec { eps, iterations, sinkhorn, threshold } = TrackerSpec::default();
+        Self { layer: TrackerLayer::Last, sinkhorn, eps, iterations, threshold }
     }
 }
 
@@ -347,21 +330,5 @@ impl MonitorSection {
     /// Whether there is anything to judge by.
     pub fn is_on(&self) -> bool {
         !self.knn.is_empty() || !self.davis.is_empty()
-    }
-}
-
-impl Arch {
-    /// Width of a token.
-    pub fn width(self) -> i64 {
-        64 * self.heads()
-    }
-
-    /// Attention heads.
-    pub fn heads(self) -> i64 {
-        match self {
-            Self::VitTiny => 3,
-            Self::VitSmall => 6,
-            Self::VitBase => 12,
-        }
     }
 }

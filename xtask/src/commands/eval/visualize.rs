@@ -42,7 +42,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "layer",
             Value::Text("L"),
-            "whose attention finds and follows: last or second_last (default: last)",
+            "whose attention finds and follows: last or second_last (default: that\nof the run's recipe, else last)",
         ),
         flag("no-sinkhorn", "follow prototypes that are not refined by Sinkhorn-Knopp"),
         option(

@@ -6,21 +6,23 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use dora_core::tracker::{Threshold, TrackerSpec};
 use dora_data::{
     inspect::clock,
     output::{JsonFile, check_writable},
     say,
 };
 use dora_eval::{
-    encoder::{Encoder, EncoderArgs, NotFinite},
-    images::{footage::Footage, grid::Grid},
+    encoder::{Encoder, EncoderArgs},
+    images::{
+        footage::Footage,
+        grid::{Grid, MOST_PATCHES},
+    },
     interrupt::Interrupt,
     pictures::{movie::MovieKind, spread},
     progress::Progress,
     visualize::{
         scene::{Scale, paint},
-        tracking::Follower,
+        tracking::{Follower, Tracking},
     },
 };
 use dora_model::TrackerLayer;
@@ -68,9 +70,9 @@ pub(crate) struct VisualizeArgs {
     /// Heads that find an object each, instead of the first ones
     #[arg(long, value_name = "H,...", value_delimiter = ',', value_parser = clap::value_parser!(i64).range(0..))]
     heads: Vec<i64>,
-    /// The block whose attention finds and follows objects
-    #[arg(long, value_enum, default_value_t = Layer::Last)]
-    layer: Layer,
+    /// The block whose attention finds and follows objects [default: that of the run's recipe, else last]
+    #[arg(long, value_enum)]
+    layer: Option<Layer>,
     /// Follow the plain prototypes, not those refined by Sinkhorn-Knopp
     #[arg(long)]
     no_sinkhorn: bool,
@@ -116,8 +118,9 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
     kind.check()?;
     let encoder = Encoder::load(&args.encoder)?;
     let head_ids = heads(args, encoder.config.heads)?;
+    let tracking = tracking(args, &encoder)?;
     ensure!(
-        args.layer == Layer::Last || encoder.config.depth > 1,
+        tracking.layer == TrackerLayer::Last || encoder.config.depth > 1,
         "--layer second_last: the encoder has one block alone; give --layer last"
     );
     fs::create_dir_all(&args.out)
@@ -131,17 +134,16 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         _ => frames.len(),
     };
     let grid = grid(footage.size_px()?, args.short_side, encoder.config.patch_px);
+    ensure!(
+        grid.patches() as i64 <= MOST_PATCHES,
+        "--short-side {}: frames of {}, and {MOST_PATCHES} patches are the most; give a smaller one",
+        args.short_side,
+        size_text(grid)
+    );
     let fps = args.movie_fps.map_or_else(|| usual_fps(&footage, &frames), Ok)?;
     let plan = Plan { frames, window, grid, fps, kind };
 
-    let spec = TrackerSpec {
-        eps: 0.05,
-        iterations: 30,
-        sinkhorn: !args.no_sinkhorn,
-        // Of one clip, as in training that of each clip alone.
-        threshold: Threshold::Sample,
-    };
-    let follower = || Follower::new(&encoder, spec, args.layer.into(), head_ids.clone());
+    let follower = || Follower::new(&encoder, tracking, head_ids.clone());
     let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
     let drawn = draw(args, &footage, &plan, follower, &interrupt);
     if let (Err(_), Some(signal)) = (&drawn, interrupt.caught()) {
@@ -154,7 +156,7 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
     let mut table = vec![
         ("encoder", encoder.name.clone()),
         ("frames", format!("{} of {}", plan.frames.len(), size_text(grid))),
-        ("objects", format!("of heads {}", heads.join(", "))),
+        ("objects", format!("of heads {} of the {}", heads.join(", "), words(&tracking))),
         ("speed", format!("{frames_per_s:.2} frames/s")),
     ];
     table.extend(shown.iter().map(|file| ("picture", file.clone())));
@@ -163,6 +165,8 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         "frames": plan.frames.len(),
         "grid": [grid.rows, grid.columns],
         "heads": head_ids,
+        "layer": tracking.layer,
+        "sinkhorn": tracking.spec.sinkhorn,
         "frames_per_s": frames_per_s,
         "files": shown,
     });
@@ -193,7 +197,7 @@ fn draw<'a>(
     for chunk in sampled.chunks(FRAMES_AT_ONCE) {
         go_on()?;
         let sight = follower().look(chunk.len(), |at| read(plan.frames[chunk[at]]))?;
-        ensure!(sight.is_finite(), NotFinite);
+        sight.check_finite()?;
         sights.push(sight);
         progress.advance(chunk.len() as u64);
     }
@@ -233,6 +237,28 @@ fn draw<'a>(
     let mut files = write_sheets(&args.out, &headings, sheet)?;
     files.extend(movies.context("there is no frame")?.finish()?);
     Ok((files, frames_per_s))
+}
+
+/// As the run was trained, if the encoder comes from one, but for what the user says.
+fn tracking(args: &VisualizeArgs, encoder: &Encoder) -> anyhow::Result<Tracking> {
+    let mut tracking = match &encoder.recipe {
+        Some(recipe) => Tracking::of_recipe(recipe)?,
+        None => Tracking::default(),
+    };
+    if let Some(layer) = args.layer {
+        tracking.layer = layer.into();
+    }
+    tracking.spec.sinkhorn &= !args.no_sinkhorn;
+    Ok(tracking)
+}
+
+fn words(tracking: &Tracking) -> &'static str {
+    match (tracking.layer, tracking.spec.sinkhorn) {
+        (TrackerLayer::Last, true) => "last block",
+        (TrackerLayer::Last, false) => "last block, prototypes not refined",
+        (TrackerLayer::SecondLast, true) => "second last block",
+        (TrackerLayer::SecondLast, false) => "second last block, prototypes not refined",
+    }
 }
 
 fn open(args: &VisualizeArgs) -> anyhow::Result<Footage> {
