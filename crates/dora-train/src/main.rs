@@ -140,6 +140,8 @@ fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
         "short_side_px": recipe.data.short_side_px,
         "jpeg_quality": recipe.data.jpeg_quality,
         "run_dir": recipe.output.run_dir,
+        "arch": recipe.model.arch,
+        "patch_px": recipe.model.patch_px,
     });
     println!("{needs}");
     Ok(ExitCode::SUCCESS)

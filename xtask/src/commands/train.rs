@@ -78,11 +78,14 @@ const TOY_WALK: &str = "toy-walk";
 
 /// What the worker says a recipe needs, one line of JSON.
 #[derive(Debug, PartialEq, Eq)]
-struct Needs {
+pub(super) struct Needs {
     videos: Vec<String>,
     short_side_px: u64,
     jpeg_quality: u64,
     run_dir: PathBuf,
+    /// The encoder's size by name, and its patch.
+    pub(super) arch: String,
+    pub(super) patch_px: u64,
 }
 
 /// The whole of `cargo xtask train`.
@@ -109,7 +112,7 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
         worker.args(args.forward(&["run-dir"])).args(&args.rest);
         return process::run(&worker);
     }
-    let needs = ask_for_needs(checkout, &recipe, args)?;
+    let needs = ask_for_needs(checkout, &recipe, args, &[])?;
     let run_dir = args.value("run-dir").map_or_else(|| needs.run_dir.clone(), PathBuf::from);
     for store in ingest_videos(checkout, &needs, args.forward(&["fps", "start", "end"]))? {
         worker.arg("--store").arg(store);
@@ -122,20 +125,20 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     launch::train(&worker, &plan, &run_dir)
 }
 
-/// The frame stores of a recipe's videos, or of those that `args` name instead; what is not ingested is.
-pub(super) fn stores_for(
+/// Has the worker check a recipe with what `args` and `overrides` say over it.
+pub(super) fn ask_for_needs(
     checkout: &Checkout,
     recipe: &Path,
     args: &Args,
-) -> anyhow::Result<Vec<PathBuf>> {
-    let needs = ask_for_needs(checkout, recipe, args)?;
-    ingest_videos(checkout, &needs, args.forward(&["fps", "start", "end"]))
-}
-
-fn ask_for_needs(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Result<Needs> {
+    overrides: &[String],
+) -> anyhow::Result<Needs> {
     let mut check = checkout.program("dora-train")?;
     check.arg("check").arg("--recipe").arg(recipe);
-    check.args(args.forward(&["set", "video"]));
+    check.args(args.forward(&["set"]));
+    for value in overrides {
+        check.arg("--set").arg(value);
+    }
+    check.args(args.forward(&["video"]));
     let output = process::run_for_output(&check)?;
     let mut needs = parse_needs(&output)
         .with_context(|| format!("`dora-train check` answered `{}`", output.trim()))?;
@@ -149,8 +152,16 @@ fn ask_for_needs(checkout: &Checkout, recipe: &Path, args: &Args) -> anyhow::Res
     Ok(needs)
 }
 
+impl Needs {
+    /// Whether both are met by the same frame stores.
+    pub(super) fn has_frames_of(&self, other: &Self) -> bool {
+        (&self.videos, self.short_side_px, self.jpeg_quality)
+            == (&other.videos, other.short_side_px, other.jpeg_quality)
+    }
+}
+
 /// Sees to it that every video needed has a frame store; gives the stores, in order.
-fn ingest_videos(
+pub(super) fn ingest_videos(
     checkout: &Checkout,
     needs: &Needs,
     options: Vec<OsString>,
@@ -215,6 +226,7 @@ fn parse_needs(output: &str) -> anyhow::Result<Needs> {
     let line = output.lines().rfind(|line| !line.trim().is_empty());
     let json: serde_json::Value = serde_json::from_str(line.context("it printed nothing")?)?;
     let number = |key: &str| json[key].as_u64().with_context(|| format!("no number `{key}`"));
+    let text = |key: &str| json[key].as_str().with_context(|| format!("no text `{key}`"));
     let videos = json["videos"].as_array().context("no list `videos`")?;
     let videos: Option<Vec<String>> =
         videos.iter().map(|video| video.as_str().map(str::to_owned)).collect();
@@ -222,7 +234,9 @@ fn parse_needs(output: &str) -> anyhow::Result<Needs> {
         videos: videos.context("`videos` holds something else than text")?,
         short_side_px: number("short_side_px")?,
         jpeg_quality: number("jpeg_quality")?,
-        run_dir: json["run_dir"].as_str().context("no text `run_dir`")?.into(),
+        run_dir: text("run_dir")?.into(),
+        arch: text("arch")?.to_owned(),
+        patch_px: number("patch_px")?,
     })
 }
 
@@ -255,7 +269,7 @@ mod tests {
     #[test]
     fn the_needs_are_the_last_line() {
         let needs = parse_needs(
-            "a word\n{\"videos\":[\"toy-walk\",\"a b.mp4\"],\"short_side_px\":576,\"jpeg_quality\":90,\"run_dir\":\"runs/toy\"}\n\n",
+            "a word\n{\"videos\":[\"toy-walk\",\"a b.mp4\"],\"short_side_px\":576,\"jpeg_quality\":90,\"run_dir\":\"runs/toy\",\"arch\":\"vit_tiny\",\"patch_px\":16}\n\n",
         )
         .unwrap();
         let expected = Needs {
@@ -263,6 +277,8 @@ mod tests {
             short_side_px: 576,
             jpeg_quality: 90,
             run_dir: PathBuf::from("runs/toy"),
+            arch: "vit_tiny".to_owned(),
+            patch_px: 16,
         };
         assert_eq!(needs, expected);
         for text in ["", "{}", "[1]", "{\"videos\":[1],\"short_side_px\":1}"] {

@@ -75,6 +75,8 @@ fn every_variant_and_seed_is_trained_judged_and_told_once() {
     );
     assert!(dino.ends_with("--store store of a.mp4"), "{dino}");
     assert!(log.iter().any(|line| line.starts_with("threads ") && line != "threads all"));
+    let checked = log.iter().find(|line| line.starts_with("check knn ")).unwrap();
+    assert!(checked.contains("--random-init --arch vit_tiny --patch 16"), "{checked}");
     let judged = |log: &[String]| log.iter().filter(|line| line.starts_with("dora-eval ")).count();
     assert_eq!(judged(&log), 6, "{log:#?}");
 
@@ -132,6 +134,22 @@ fn bad_data_is_told_before_training() {
     assert!(said.contains("error: no images"), "{said}");
     let trained = |line: &String| line.starts_with("dora-train train ");
     assert!(!world.lines("log").iter().any(trained));
+}
+
+#[test]
+fn every_variant_is_looked_at_before_the_first_is_trained() {
+    let world = world("compare-variants");
+    for (last, expected) in [
+        ("c:wrong=1", "error: no such key"),
+        ("c:data.videos=['b.mp4']", "the variants `a` and `c` need other frames"),
+    ] {
+        let (status, _, said) = run(&world, &format!("{LINE} --variant {last}"));
+        assert_eq!(status, 2, "{said}");
+        assert!(said.contains(expected), "{said}");
+        let goes_on = |line: &String| !line.starts_with("dora-train check ");
+        let log = world.lines("log");
+        assert!(!log.iter().any(|line| goes_on(line) && line.starts_with("dora-")), "{log:#?}");
+    }
 }
 
 #[test]

@@ -149,9 +149,17 @@ esac"#,
 
     /// A worker that knows its plan and trains by running `body`.
     pub(crate) fn worker(&self, body: &str) {
-        let plan = r#"{"videos":["toy-walk","a.mp4"],"short_side_px":96,"jpeg_quality":80,"run_dir":"data/runs/toy"}"#;
+        let plan = r#"{"videos":["toy-walk","a.mp4"],"short_side_px":96,"jpeg_quality":80,"run_dir":"data/runs/toy","arch":"vit_tiny","patch_px":16}"#;
+        let other = plan.replace("a.mp4", "b.mp4");
         let script = format!(
-            "echo \"dora-train $*\" >>\"$WORLD/log\"\ncase $1 in check) echo '{plan}'; exit;; put-aside) exit;; esac\n{body}"
+            r#"echo "dora-train $*" >>"$WORLD/log"
+case "$*" in
+check*wrong=*) echo "error: no such key" >&2; exit 2;;
+check*videos=*) echo '{other}'; exit;;
+check*) echo '{plan}'; exit;;
+put-aside*) exit;;
+esac
+{body}"#
         );
         self.script("target/dora-train", &script);
     }

@@ -32,7 +32,7 @@ pub(crate) struct KnnArgs {
     image_px: i64,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Look through the data, and stop
+    /// Look through data, encoder and sizes, and stop
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -44,12 +44,12 @@ pub(crate) fn run(args: &KnnArgs) -> anyhow::Result<()> {
     let [train, val] = ImageFolder::read_splits(&args.data)?;
     let identities = [train.identity()?, val.identity()?];
     let k = possible(&args.k, train.samples.len() as i64)?;
-    if args.check {
-        return Ok(());
-    }
     let encoder = Encoder::load(&args.encoder)?;
     let wanted = Wanted { view: View::Centre, image_px: args.image_px, blocks: 1 };
     wanted.check(&encoder)?;
+    if args.check {
+        return Ok(());
+    }
 
     let mut source = FeatureSource::new(&encoder, args.cache.open()?);
     let bank_NLD = source.features((&train, &identities[0]), wanted, "features of train")?;

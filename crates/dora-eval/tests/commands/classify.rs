@@ -221,8 +221,10 @@ fn wrong_input_gets_a_sentence() {
     let bench = Bench::new();
     let refuse = |words: &[&str], parts: &[&str]| {
         let mut command = dora_eval(&words[..1]);
-        command.args(["--random-init", "--arch", "vit_tiny", "--data", "images"]);
-        command.args(&words[1..]).current_dir(bench.folder.path());
+        if !words.contains(&"--checkpoint") {
+            command.args(["--random-init", "--arch", "vit_tiny"]);
+        }
+        command.args(["--data", "images"]).args(&words[1..]).current_dir(bench.folder.path());
         check_parts(&refusal(&mut command), parts);
     };
     for command in ["knn", "linear"] {
@@ -236,6 +238,8 @@ fn wrong_input_gets_a_sentence() {
         refuse(&[command, "--checkpoint", "nowhere"], &["nowhere", "does not exist"]);
         refuse(&[command, "--checkpoint", "images/val/sea/0.png"], &["0.png is no encoder"]);
     }
+    refuse(&["knn", "--check", "--image-px", "40"], &["give 32 or 48"]);
+    refuse(&["knn", "--checkpoint", "x", "--arch", "vit_tiny"], &["--arch", "--checkpoint"]);
     refuse(&["linear", "--lr", "0.1,-1"], &["--lr -1"]);
     refuse(&["linear", "--blocks", "13"], &["last 13 blocks", "has 12"]);
     refuse(&["linear", "--epochs", "5", "--lr", "1e38", "--image-px", "16"], &["--lr smaller"]);

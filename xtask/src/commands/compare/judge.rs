@@ -1,6 +1,7 @@
 //! Judging: what `dora-eval` is asked of each run and of random weights, once for each question.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fmt::Write as _,
     fs,
@@ -16,7 +17,7 @@ use super::plan::{Plan, Run};
 use crate::{
     args::Args,
     checkout::Checkout,
-    commands::eval::segmentation,
+    commands::{eval::segmentation, train::Needs},
     jobs::{self, Job},
     process::{self, fixable},
 };
@@ -114,15 +115,17 @@ impl Task {
     }
 }
 
-/// Has every task's data looked through, before hours of training.
-pub(super) fn check(checkout: &Checkout, plan: &Plan) -> anyhow::Result<()> {
+/// Has every task's data looked through, for encoders of every size that will be judged, before hours of
+/// training.
+pub(super) fn check(checkout: &Checkout, plan: &Plan, needs: &[Needs]) -> anyhow::Result<()> {
+    let sizes: BTreeSet<(&str, u64)> =
+        needs.iter().map(|needs| (needs.arch.as_str(), needs.patch_px)).collect();
     for task in &plan.tasks {
-        let mut check = task.ask(checkout)?;
-        check.args(["--check", "--random-init"]);
-        if task.protocol.has_out {
-            check.arg("--out").arg(plan.out.join("judged"));
+        for (arch, patch_px) in &sizes {
+            let mut check = task.ask(checkout)?;
+            check.args(["--check", "--random-init", "--arch", arch]);
+            process::run(check.arg("--patch").arg(patch_px.to_string()))?;
         }
-        process::run(&check)?;
     }
     Ok(())
 }

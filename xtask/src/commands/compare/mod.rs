@@ -13,8 +13,11 @@ use std::{
 
 use anyhow::Context;
 
-use self::plan::{Plan, Run};
-use super::{ingest, train};
+use self::plan::{Plan, Run, Variant};
+use super::{
+    ingest,
+    train::{self, Needs},
+};
 use crate::{
     args::{Args, CommandSpec, Value, option},
     checkout::Checkout,
@@ -70,12 +73,30 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let plan = Plan::read(checkout, args)?;
     let _lock = lock(&plan.out)?;
     super::build(checkout)?;
-    judge::check(checkout, &plan)?;
-    let stores = train::stores_for(checkout, &plan.recipe, args)?;
+    let needs = needs(checkout, args, &plan)?;
+    judge::check(checkout, &plan, &needs)?;
+    let stores = train::ingest_videos(checkout, &needs[0], args.forward(&["fps"]))?;
     let runs = plan.runs();
     jobs::run(trainings(checkout, args, &plan, &runs, &stores)?, plan.at_once)?;
     let answers = judge::judge(checkout, &plan, &runs)?;
     table::tell(&plan, &runs, &answers)
+}
+
+/// What each variant needs, asked before the first is trained: all train on the same frames.
+fn needs(checkout: &Checkout, args: &Args, plan: &Plan) -> anyhow::Result<Vec<Needs>> {
+    let of =
+        |variant: &Variant| train::ask_for_needs(checkout, &plan.recipe, args, &variant.overrides);
+    let needs: Vec<Needs> = plan.variants.iter().map(of).collect::<anyhow::Result<_>>()?;
+    let other =
+        needs.iter().zip(&plan.variants).find(|(needed, _)| !needed.has_frames_of(&needs[0]));
+    match other {
+        None => Ok(needs),
+        Some((_, variant)) => Err(fixable(format!(
+            "the variants `{}` and `{}` need other frames; give `data.videos`, `data.short_side_px` and \
+             `data.jpeg_quality` to all of them by --set",
+            plan.variants[0].name, variant.name
+        ))),
+    }
 }
 
 /// Keeps a second comparison out of the folder.

@@ -130,9 +130,12 @@ fn training_row(run: &Run) -> anyhow::Result<String> {
     ))
 }
 
+/// The middle one, or the mean of the middle two; NaN of none.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = [values.len().saturating_sub(1) / 2, values.len() / 2];
+    let sum: Option<f64> = middle.iter().map(|&at| values.get(at)).sum();
+    sum.map_or(f64::NAN, |sum| sum / 2.0)
 }
 
 /// The sample's standard deviation, where there are at least two.
@@ -152,5 +155,7 @@ mod tests {
         assert_eq!(mean_and_deviation(&[3.0]), (3.0, None));
         assert_eq!(mean_and_deviation(&[1.0, 3.0]), (2.0, Some(2.0_f64.sqrt())));
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert!(median(vec![]).is_nan());
     }
 }
