@@ -31,7 +31,7 @@ fn each_command_hands_on_what_it_was_given() {
     for (line, expected) in [
         (
             "eval-knn --checkpoint run --data data --k 5 --json k.json",
-            "dora-eval knn --checkpoint run --data data --k 5 --json k.json",
+            "dora-eval knn --checkpoint run --data data --k 5 --json k.json --cache data/eval/features",
         ),
         (
             "eval-linear --random-init --arch vit_tiny --data data --no-cache",
@@ -73,6 +73,7 @@ fn without_data_the_toy_walk_is_judged() {
     let world = world("eval-toy-walk");
     for (line, data) in [
         ("eval-segmentation --task davis --checkpoint run", "--data data/toy-walk/davis"),
+        ("eval-segmentation --task davis --checkpoint run", "--out-root data/eval/davis"),
         ("eval-segmentation --task semantic --checkpoint run", "--data data/toy-walk/semantic"),
         ("eval-discovery --checkpoint run", "--data data/toy-walk/davis"),
         ("visualize --checkpoint run", "--store store of data/toy-walk/walk.mp4"),

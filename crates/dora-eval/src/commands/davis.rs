@@ -1,6 +1,7 @@
 //! `davis` and `davis-metrics`: video object segmentation by an encoder, and of masks made elsewhere.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -30,6 +31,8 @@ use dora_store::atomic;
 use rayon::prelude::*;
 use tch::Kind;
 
+use super::out::OutArgs;
+
 /// Frames that wait for being written; more would only hold memory.
 const WAITING_FRAMES: usize = 8;
 
@@ -45,9 +48,8 @@ pub(crate) struct DavisArgs {
     encoder: EncoderArgs,
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Folder to write masks to, OUT/SEQUENCE/00000.png and so on
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
     /// Draw the masks over each sequence, as an animated GIF OUT/SEQUENCE.gif
     #[arg(long)]
     video: bool,
@@ -63,7 +65,7 @@ pub(crate) struct DavisArgs {
     /// Frames to look back at, beside the first
     #[arg(long, value_name = "N", default_value_t = 7)]
     last_frames: u16,
-    /// Look through the data, and stop
+    /// Look through data, encoder and sizes, and stop
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -85,20 +87,26 @@ pub(crate) struct DavisMetricsArgs {
 pub(crate) fn run(args: &DavisArgs) -> anyhow::Result<()> {
     args.json.check()?;
     let dataset = Dataset::open(&args.dataset)?;
-    if args.check {
-        return Ok(());
-    }
     let encoder = Encoder::load(&args.encoder)?;
     let protocol = args.protocol();
     for sequence in &dataset.sequences {
         protocol.scaled_size(sequence, encoder.config.patch_px)?;
-        prepare_folder(&args.out.join(&sequence.name))?;
+    }
+    if args.check {
+        return Ok(());
+    }
+    let name = args.dataset.data.file_name().unwrap_or(OsStr::new("davis")).to_string_lossy();
+    // Masks are OUT/SEQUENCE/00000.png and so on.
+    let out = args.out.folder(&name, &encoder);
+    for sequence in &dataset.sequences {
+        prepare_folder(&out.join(&sequence.name))?;
     }
     let mut progress = Progress::new("frames", dataset.frame_count() as u64);
     let mut spent = FollowTime::default();
     let mut scores = Vec::new();
     for sequence in &dataset.sequences {
-        let (of_sequence, time) = follow(args, &encoder, &protocol, sequence, &mut progress)?;
+        let (of_sequence, time) =
+            follow(args.video, &out, &encoder, &protocol, sequence, &mut progress)?;
         scores.push(of_sequence);
         spent.encoder += time.encoder;
         spent.propagation += time.propagation;
@@ -113,7 +121,7 @@ pub(crate) fn run(args: &DavisArgs) -> anyhow::Result<()> {
     drop(progress);
     let report = Report::new(&encoder.name, &dataset, scores, Some(speed));
     let mut table = report.table();
-    table.push(("written to".into(), args.out.display().to_string()));
+    table.push(("written to".into(), out.display().to_string()));
     args.json.tell(&table, &report.figures())
 }
 
@@ -163,7 +171,8 @@ impl DavisArgs {
 
 /// Follows the objects of one sequence; another thread writes and scores masks meanwhile.
 fn follow(
-    args: &DavisArgs,
+    is_drawn: bool,
+    out: &Path,
     encoder: &Encoder,
     protocol: &Protocol,
     sequence: &Sequence,
@@ -171,7 +180,7 @@ fn follow(
 ) -> anyhow::Result<(Vec<ObjectScores>, FollowTime)> {
     let (sender, receiver) = sync_channel(WAITING_FRAMES);
     thread::scope(|scope| {
-        let writer = scope.spawn(move || write_masks(args, sequence, &receiver));
+        let writer = scope.spawn(move || write_masks(is_drawn, out, sequence, &receiver));
         let time = protocol.follow(encoder, sequence, |frame| {
             progress.advance(1);
             // A writer that is gone has failed, which it says below.
@@ -186,18 +195,19 @@ fn follow(
 
 /// Writes and scores frames as they come, some at once on all cores; the overlay at the end.
 fn write_masks(
-    args: &DavisArgs,
+    is_drawn: bool,
+    out: &Path,
     sequence: &Sequence,
     frames: &Receiver<FollowedFrame>,
 ) -> anyhow::Result<Vec<ObjectScores>> {
-    let folder = args.out.join(&sequence.name);
+    let folder = out.join(&sequence.name);
     let palette = davis_palette();
     let counted = 1..sequence.frames.len() - 1;
     let mut scores = Vec::new();
     let mut gif = None;
     while let Ok(first) = frames.recv() {
         let batch: Vec<FollowedFrame> = std::iter::once(first).chain(frames.try_iter()).collect();
-        let overlays = args.video.then(|| batch.iter().map(overlay).collect::<Vec<_>>());
+        let overlays = is_drawn.then(|| batch.iter().map(overlay).collect::<Vec<_>>());
         // Tensors stay on this thread.
         let masks: Vec<(usize, Mask)> =
             batch.into_iter().map(|frame| (frame.index, frame.mask)).collect();
@@ -225,7 +235,7 @@ fn write_masks(
         }
     }
     if let Some(gif) = gif {
-        let path = args.out.join(format!("{}.gif", sequence.name));
+        let path = out.join(format!("{}.gif", sequence.name));
         atomic::write_file(&path, &gif.finish()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }

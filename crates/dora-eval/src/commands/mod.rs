@@ -6,6 +6,7 @@ mod discovery;
 mod features;
 mod knn;
 mod linear;
+mod out;
 mod release;
 mod semantic;
 mod visualize;

@@ -32,6 +32,8 @@ const CLASSES_FILE: &str = "classes.txt";
 pub struct Dataset {
     /// What its annotations tell apart.
     pub classes: Classes,
+    /// Who says so: `ADE20K`, `classes.txt` or `the recipe`.
+    pub classes_from: &'static str,
     /// Images to learn from.
     pub train: Vec<Sample>,
     /// Images to judge by.
@@ -106,11 +108,11 @@ pub enum DatasetError {
         image_px: String,
     },
     /// A pixel has an index that means nothing.
-    #[error("{} has pixels of index {index}, but the data set has {expected}: complete {CLASSES_FILE} or `data.classes`, or name the void index in `data.void`", path.display())]
+    #[error("{} has pixels of index {index}, but the data set has {expected}: complete its list of classes ({CLASSES_FILE} in its folder, else `data.classes` of the recipe), where a line `void` stands for pixels without one", path.display())]
     Index {
         /// The annotation.
         path: PathBuf,
-        /// The smallest such index.
+        /// The first such index.
         index: u8,
         /// Indices that mean something.
         expected: String,
@@ -136,19 +138,21 @@ impl Dataset {
     /// If it has neither layout, if an annotation is missing or does not fit its image or the classes, or
     /// if a class has no training pixel and the recipe does not allow that.
     pub fn open(root: &Path, recipe: &DataSection) -> Result<Self, DatasetError> {
-        let (classes, splits) = if root.join("images").is_dir() && root.join("annotations").is_dir()
+        let (classes, classes_from, splits) = if root.join("images").is_dir()
+            && root.join("annotations").is_dir()
         {
             let classes = Classes::ade20k()
                 .map_err(|source| DatasetError::Classes { path: root.into(), source })?;
             let split = |name: &str| {
                 list(root, &root.join("images").join(name), &root.join("annotations").join(name))
             };
-            (classes, [split("training")?, split("validation")?])
+            (classes, "ADE20K", [split("training")?, split("validation")?])
         } else {
             let split =
                 |name: &str| list(root, &root.join(name), &root.join(format!("{name}annot")));
             let splits = [split("train")?, split("val")?];
-            (plain_classes(root, recipe)?, splits)
+            let (classes, from) = plain_classes(root, recipe)?;
+            (classes, from, splits)
         };
         let [mut train, mut val] = splits;
         let mut progress = Progress::new("reading annotations", (train.len() + val.len()) as u64);
@@ -182,7 +186,7 @@ impl Dataset {
             return Err(DatasetError::EmptyClass { names: empty.join(", ") });
         }
         let [digest, dated_digest] = [md5, dated_md5].map(|md5| hex(&md5.finalize()));
-        Ok(Self { classes, train, val, digest, dated_digest })
+        Ok(Self { classes, classes_from, train, val, digest, dated_digest })
     }
 }
 
@@ -242,8 +246,11 @@ fn count_pixels(
     Ok((counts, [stamp_of(&sample.image)?, stamp_of(&sample.annotation)?]))
 }
 
-/// The classes of a folder of plain index PNGs: its own list, else the recipe's.
-fn plain_classes(root: &Path, recipe: &DataSection) -> Result<Classes, DatasetError> {
+/// The classes of a folder of plain index PNGs, and whose they are: its own list, else the recipe's.
+fn plain_classes(
+    root: &Path,
+    recipe: &DataSection,
+) -> Result<(Classes, &'static str), DatasetError> {
     let file = root.join(CLASSES_FILE);
     let failed = |path: &Path| {
         let path = path.to_path_buf();
@@ -253,13 +260,14 @@ fn plain_classes(root: &Path, recipe: &DataSection) -> Result<Classes, DatasetEr
         let text = fs::read_to_string(&file)
             .map_err(|error| ImageError { path: file.clone(), reason: error.to_string() })?;
         let lines: Vec<&str> = text.lines().collect();
-        return Classes::parse(&lines, None).map_err(failed(&file));
+        return Ok((Classes::parse(&lines, None).map_err(failed(&file))?, CLASSES_FILE));
     }
     if recipe.classes.is_empty() {
         return Err(DatasetError::NoClasses { path: root.into() });
     }
     let lines: Vec<&str> = recipe.classes.iter().map(String::as_str).collect();
-    Classes::parse(&lines, u8::try_from(recipe.void).ok()).map_err(failed(root))
+    let classes = Classes::parse(&lines, u8::try_from(recipe.void).ok()).map_err(failed(root))?;
+    Ok((classes, "the recipe"))
 }
 
 /// Images of a split with their annotations, in the order of their names.

@@ -20,5 +20,4 @@ pub mod recipe;
 pub mod test;
 pub mod train;
 
-/// The label of pixels that have no class: they are neither learnt nor judged.
-pub const VOID: u8 = 255;
+pub use crate::images::masks::VOID;

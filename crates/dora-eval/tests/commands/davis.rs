@@ -8,7 +8,10 @@ use std::{
 };
 
 use dora_data::rng::stream;
-use dora_eval::images::masks::read_mask;
+use dora_eval::{
+    images::masks::read_mask,
+    video_segmentation::dataset::{Dataset, DatasetArgs},
+};
 use dora_model::{StateDict, Vit, VitConfig};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
@@ -76,6 +79,43 @@ fn objects_are_followed_whatever_the_threads() {
     for key in ["per_sequence", "J&F-Mean", "J-Decay", "F-Recall"] {
         assert_eq!(again[key], figures[key], "{key}");
     }
+}
+
+#[test]
+fn an_encoder_has_a_folder_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    let data = made_up(folder.path());
+    let masks = |seed: &str| {
+        let root = folder.path().join(format!("root-{seed}"));
+        let mut davis = dora_eval(&["davis", "--seed", seed, "--sequences", "square"]);
+        davis.args(QUICK).args(SMALL).arg("--data").arg(&data).arg("--out-root").arg(&root);
+        succeed(&mut davis);
+        let names: Vec<_> =
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        names[0].to_string_lossy().into_owned()
+    };
+    let name = data.file_name().unwrap().to_string_lossy().into_owned();
+    let (first, second) = (masks("0"), masks("1"));
+    assert!(first.starts_with(&format!("{name}-")) && second.starts_with(&format!("{name}-")));
+    assert_ne!(first, second);
+    assert_eq!(first, masks("0"));
+}
+
+#[test]
+fn masks_that_change_while_they_are_read_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = made_up(folder.path());
+    let dataset = Dataset::open(&DatasetArgs::of(&data)).unwrap();
+    let square = dataset.sequences.iter().find(|sequence| sequence.name == "square").unwrap();
+    let frame = &square.frames[0];
+    // What nobody follows is background.
+    write_mask(&frame.annotation, SIZE, |x, _| if x < 8 { 7 } else { 1 });
+    let mask = square.annotation(frame).unwrap();
+    assert_eq!((square.objects, mask.labels[0], mask.labels[8]), (1, 0, 1));
+    write_mask(&frame.annotation, (80, 60), |_, _| 1);
+    let error = square.annotation(frame).unwrap_err().to_string();
+    assert!(error.contains("00000.png has 80x60 px, but its frames have 160x120"), "{error}");
 }
 
 #[test]

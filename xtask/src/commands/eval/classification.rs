@@ -1,7 +1,7 @@
 //! `eval-knn` and `eval-linear`: a folder of images, classified by nearest neighbours or by a linear
 //! classifier on frozen features.
 
-use super::{check_encoder, check_exists, encoder_options, start};
+use super::{FEATURES, check_encoder, check_exists, encoder_options, start};
 use crate::{
     args::{Args, CommandSpec, OptionSpec, Value, flag, option},
     checkout::Checkout,
@@ -92,5 +92,9 @@ fn run(
             return Err(fixable(format!("`cargo xtask {}` needs --data: {WANTED}", command.name)));
         }
     }
-    process::run(&start(checkout, command, subcommand, args)?)
+    let mut program = start(checkout, command, subcommand, args)?;
+    if !args.has("cache") && !args.has("no-cache") {
+        program.arg("--cache").arg(checkout.path(FEATURES));
+    }
+    process::run(&program)
 }

@@ -79,6 +79,9 @@ pub(super) fn check_exists(path: &OsStr, what: &str) -> anyhow::Result<()> {
     Err(fixable(format!("`{}` does not exist; give {what}", path.to_string_lossy())))
 }
 
+/// Where features are kept, in the checkout.
+const FEATURES: &str = "data/eval/features";
+
 /// Options that are ours alone: what they name is ingested first.
 const OURS: &[&str] = &["video"];
 

@@ -4,9 +4,10 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use super::{check_encoder, check_exists, encoder_options, toy_walk};
+use super::{FEATURES, check_encoder, check_exists, encoder_options, toy_walk};
 use crate::{
     args::{Args, CommandSpec, Value, flag, option},
     checkout::Checkout,
@@ -31,7 +32,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "out",
             Value::Text("DIR"),
-            "davis: where masks go (default: data/eval/davis);\nsemantic: folder of the head, its log and predictions (default:\ndata/eval/semantic/RECIPE-ENCODER)",
+            "davis: where masks go (default: data/eval/davis/DATA-ENCODER);\nsemantic: folder of the head, its log and predictions (default:\ndata/eval/semantic/RECIPE-ENCODER)",
         ),
         option("json", Value::Text("FILE"), "write the figures to a file, too"),
         option(
@@ -140,9 +141,6 @@ const DEFAULT_RECIPE: &str = "small_linear";
 /// Where heads and predictions go, in the checkout.
 const SEMANTIC_OUT: &str = "data/eval/semantic";
 
-/// Where features are kept, in the checkout.
-const CACHE: &str = "data/eval/features";
-
 fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let task = task(args)?;
     check_options(task, args)?;
@@ -183,8 +181,8 @@ fn run_davis(checkout: &Checkout, task: &Subject, args: &Args) -> anyhow::Result
             program.args(args.forward(&["year", "split", "sequences", "resolution", "json"]));
         }
         None => {
-            let out = args.value("out").map_or_else(|| checkout.path(DAVIS_OUT), PathBuf::from);
-            program.arg(task.name).arg("--out").arg(out).args(args.forward(&forwarded(task)));
+            program.arg(task.name).args(args.forward(&forwarded(task)));
+            forward_out(checkout, &mut program, DAVIS_OUT, args);
         }
     }
     process::run(program.arg("--data").arg(data))
@@ -212,14 +210,20 @@ fn run_semantic(checkout: &Checkout, task: &Subject, args: &Args) -> anyhow::Res
     };
     let mut program = checkout.program("dora-eval")?;
     program.arg(task.name).arg("--recipe").arg(recipe).arg("--data").arg(data);
-    // Relative to the checkout, as everything that nobody gave a place.
-    if !args.has("out") {
-        program.arg("--out-root").arg(checkout.path(SEMANTIC_OUT));
-    }
+    forward_out(checkout, &mut program, SEMANTIC_OUT, args);
     if !args.has("cache") && !args.has("no-cache") {
-        program.arg("--cache").arg(checkout.path(CACHE));
+        program.arg("--cache").arg(checkout.path(FEATURES));
     }
-    process::run(program.args(args.forward(&forwarded(task))).args(args.forward(&["out"])))
+    process::run(program.args(args.forward(&forwarded(task))))
+}
+
+/// Where to write: where the user says, else into a folder of the encoder's own in `root`, in the checkout as
+/// everything that nobody gave a place.
+fn forward_out(checkout: &Checkout, program: &mut Command, root: &str, args: &Args) {
+    match args.value("out") {
+        Some(out) => program.arg("--out").arg(out),
+        None => program.arg("--out-root").arg(checkout.path(root)),
+    };
 }
 
 /// What the program understands as it stands: all but the options that are resolved here.

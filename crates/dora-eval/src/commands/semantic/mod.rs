@@ -15,11 +15,14 @@ use dora_eval::{
         Encoder, EncoderArgs,
         rate::{matrix_flops_per_s, matrix_rate},
     },
+    images::grid::MOST_PATCHES,
     interrupt::Interrupt,
     semantic::{
+        augment::scaled_size,
         checkpoint::{self, Identity},
-        dataset::Dataset,
-        metrics::Scores,
+        dataset::{Dataset, Sample},
+        features::cells,
+        metrics::{Confusion, Scores},
         recipe::{HeadKind, Recipe},
         train::Trainer,
     },
@@ -28,7 +31,7 @@ use dora_store::atomic;
 use serde_json::{Map, Value, json};
 use tch::Kind;
 
-use super::features::CacheArgs;
+use super::{features::CacheArgs, out::OutArgs};
 use training::Training;
 
 #[derive(Args)]
@@ -44,19 +47,14 @@ pub(crate) struct SemanticArgs {
     /// `section.key=value` to lay over the recipe
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Folder for head, log and predictions; an interrupted training there goes on [default:
-    /// RECIPE-ENCODER in the folder of --out-root]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Where that folder lies if it is not named
-    #[arg(long, value_name = "DIR", default_value = "data/eval/semantic")]
-    out_root: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
     /// Put aside what is in that folder and train anew
     #[arg(long)]
     fresh: bool,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Look through the data, and stop
+    /// Look through data, encoder and sizes, and stop
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -70,16 +68,19 @@ struct Speed {
     train_s: f64,
     train_images_per_s: Option<f64>,
     test_images_per_s: f64,
+    matrix_flops_per_s: f64,
 }
 
 pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
     args.json.check()?;
     let recipe = Recipe::read(&args.recipe, &args.overrides)?;
     let dataset = Arc::new(Dataset::open(&args.data, &recipe.data)?);
+    let encoder = Encoder::load(&args.encoder)?;
+    check_patches(&dataset, &recipe, encoder.config.patch_px)?;
+    let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len())?;
     if args.check {
         return Ok(());
     }
-    let encoder = Encoder::load(&args.encoder)?;
     let cache = args.cache.open()?;
     let interrupt = Interrupt::listen(&[]).context("cannot listen for signals")?;
     let identity = Identity {
@@ -89,11 +90,8 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         encoder_digest: encoder.digest.clone(),
         data_digest: dataset.digest.clone(),
     };
-    let mut trainer = Trainer::new(&encoder, &recipe, dataset.classes.len())?;
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| args.out_root.join(default_name(&args.recipe, &encoder)));
+    let name = args.recipe.file_stem().unwrap_or_default().to_string_lossy();
+    let out = args.out.folder(&name, &encoder);
     if args.fresh {
         training_folder::put_aside(&out, "--out")?;
     }
@@ -106,10 +104,21 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
     let mut speed = Speed::default();
     let cache = cache.as_ref().map(|cache| cache.folder());
     training.run(&mut trainer, &encoder, cache, &mut speed)?;
-    let matrix_flops_per_s = matrix_flops_per_s(encoder.device, Kind::Float);
+    speed.matrix_flops_per_s = matrix_flops_per_s(encoder.device, Kind::Float);
     let (confusion, test_images_per_s) = training.test(&trainer)?;
     speed.test_images_per_s = test_images_per_s;
+    tell(args, &training, &encoder, &confusion, &speed)
+}
 
+/// Prints the table and writes the figures.
+fn tell(
+    args: &SemanticArgs,
+    training: &Training<'_>,
+    encoder: &Encoder,
+    confusion: &Confusion,
+    speed: &Speed,
+) -> anyhow::Result<()> {
+    let Training { out, dataset, recipe, .. } = training;
     let scores = confusion.scores();
     let percent = |share: Option<f64>| {
         share.map_or("     -".to_owned(), |share| format!("{:6.2}", 100.0 * share))
@@ -124,7 +133,12 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         ("head", format!("{kind}, {} iterations", recipe.train.iterations)),
         (
             "data",
-            format!("{}, {train} images to learn from, {val} to judge by", args.data.display()),
+            format!(
+                "{}, {train} images to learn from, {val} to judge by; {} classes of {}",
+                args.data.display(),
+                dataset.classes.len(),
+                dataset.classes_from
+            ),
         ),
     ];
     let per_class = || dataset.classes.names().zip(&scores.per_class);
@@ -134,7 +148,7 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
     table.push(("mIoU", format!("{} %", percent(Some(scores.miou)))));
     table.push(("aAcc", format!("{} %", percent(Some(scores.aacc)))));
     table.push(("mAcc", format!("{} %", percent(Some(scores.macc)))));
-    table.push(("speed", speed.words(matrix_flops_per_s)));
+    table.push(("speed", speed.words()));
     table.push(("written", out.display().to_string()));
     let figures = json!({
         "encoder": encoder.name,
@@ -147,7 +161,7 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         "mIoU": scores.miou,
         "aAcc": scores.aacc,
         "mAcc": scores.macc,
-        "per_class": per_class_figures(&dataset, &scores),
+        "per_class": per_class_figures(dataset, &scores),
         // Rows are annotated classes, columns predicted ones, in the order of `classes`.
         "classes": dataset.classes.names().collect::<Vec<_>>(),
         "confusion_matrix": confusion.rows().collect::<Vec<_>>(),
@@ -155,13 +169,13 @@ pub(crate) fn run(args: &SemanticArgs) -> anyhow::Result<()> {
         "train_images_per_s": speed.train_images_per_s,
         "train_s": speed.train_s,
         "test_images_per_s": speed.test_images_per_s,
-        "matrix_flops_per_s": matrix_flops_per_s,
+        "matrix_flops_per_s": speed.matrix_flops_per_s,
     });
     args.json.tell(&table, &figures)
 }
 
 impl Speed {
-    fn words(&self, matrix_flops_per_s: f64) -> String {
+    fn words(&self) -> String {
         let rate = |what: &str, rate: Option<f64>| {
             rate.map_or(String::new(), |rate| format!("{what} {rate:.1} images/s, "))
         };
@@ -171,7 +185,7 @@ impl Speed {
             rate("training", self.train_images_per_s),
             self.train_s,
             self.test_images_per_s,
-            matrix_rate(matrix_flops_per_s)
+            matrix_rate(self.matrix_flops_per_s)
         )
     }
 }
@@ -184,10 +198,33 @@ fn per_class_figures(dataset: &Dataset, scores: &Scores) -> Map<String, Value> {
         .collect()
 }
 
-/// A folder's name, by the recipe and the encoder.
-fn default_name(recipe: &Path, encoder: &Encoder) -> String {
-    let name = recipe.file_stem().unwrap_or_default().to_string_lossy();
-    format!("{name}-{}", &encoder.digest[..8])
+/// Refuses images that would go through the encoder whole and have too many patches: those of val without
+/// windows, those of train without crops.
+fn check_patches(dataset: &Dataset, recipe: &Recipe, patch_px: i64) -> anyhow::Result<()> {
+    let patches = |sample: &Sample| {
+        let (rows, columns) = scaled_size(sample.rows, sample.columns, &recipe.data, 1.0);
+        cells(rows, patch_px) * cells(columns, patch_px)
+    };
+    let whole = [
+        (
+            recipe.test.window_px == 0,
+            &dataset.val,
+            "set `test.window_px` and `test.stride_px`, or ",
+        ),
+        (recipe.train.patches > 0, &dataset.train, "set `train.patches=0`, or "),
+    ];
+    for (is_whole, samples, way_out) in whole {
+        let large = samples.iter().find(|sample| is_whole && patches(sample) > MOST_PATCHES);
+        if let Some(sample) = large {
+            bail!(
+                "{} has {} patches, and {MOST_PATCHES} are the most: {way_out}scale images down by \
+                 `data.long_px` and `data.short_px`",
+                sample.image.display(),
+                patches(sample)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Goes on from the newest checkpoint, if there is one, of the same training.
