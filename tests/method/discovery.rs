@@ -2,13 +2,16 @@
 
 use dora_eval::{
     discovery::{
-        PxBox, Tally, VOID,
+        PxBox, Tally,
         attention::{LabelCounts, MASS, attention_masks},
         boxes_of,
         data::Object,
         lost::lost,
     },
-    images::{grid::Grid, masks::Mask},
+    images::{
+        grid::Grid,
+        masks::{Mask, VOID},
+    },
     visualize::pca::Pca,
 };
 use proptest::prelude::*;

@@ -59,7 +59,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let mut board = TensorBoard::resume(folder.path(), 0).unwrap();
         for (step, value) in &values {
-            board.scalar("train/loss", u64::from(*step), f64::from(*value)).unwrap();
+            let figures = [("train/loss".to_owned(), f64::from(*value))];
+            board.scalars(u64::from(*step), &figures).unwrap();
         }
         let picture = Picture { width_px: 300, height_px: 7, png: &png };
         board.picture("train/tracks", 1 << 40, picture).unwrap();

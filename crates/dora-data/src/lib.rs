@@ -4,6 +4,9 @@
 //! crops them on threads of its own, and [`augment::views`] turns a batch into the global views
 //! and local crops on the training device. Nothing is random but what [`rng::stream`] gives, so a
 //! batch is a function of seed, epoch and position alone: not of threads, ranks or devices.
+//!
+//! [`inspect`] and [`bench`] show and measure a store. [`output`] and [`training_folder`] are what all
+//! binaries have in common that train or judge: tables with their JSON, and folders that one process owns.
 
 #![allow(non_snake_case)] // shape suffixes: `frames_BTCHW`
 

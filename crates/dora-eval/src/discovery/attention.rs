@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::{BACKGROUND, VOID};
-use crate::images::{grid::Grid, masks::Mask};
+use super::BACKGROUND;
+use crate::images::{
+    grid::Grid,
+    masks::{Mask, VOID},
+};
 
 /// Share of a head's attention that its mask holds, as published.
 pub const MASS: f64 = 0.6;

@@ -2,12 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::images::masks::Mask;
+use crate::images::masks::{Mask, VOID};
 
 /// The label of no object.
 pub const BACKGROUND: u8 = 0;
-/// The label where nobody says what is there.
-pub const VOID: u8 = 255;
 
 /// A box in pixels: where it begins and, beyond its last pixel, where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,16 +6,13 @@ use super::{
     boxes_of,
     data::{DataArgs, DataError, DataSet, Example, MaskFile, Object},
 };
-use crate::video_segmentation::dataset::{self, Dataset, DatasetArgs, Frame, Sequence};
+use crate::video_segmentation::dataset::{Dataset, DatasetArgs, Frame, Sequence};
 
 /// Reads every so many frames of the sequences of a list, with the labels that they are followed by.
 pub(super) fn read(args: &DataArgs) -> Result<DataSet, DataError> {
     let dataset = Dataset::open(&DatasetArgs {
-        data: args.root.into(),
-        year: None,
         split: args.set.map(str::to_owned),
-        sequences: Vec::new(),
-        resolution: dataset::RESOLUTION.to_owned(),
+        ..DatasetArgs::of(args.root)
     })?;
     let frames: Vec<(&Sequence, &Frame)> = dataset
         .sequences

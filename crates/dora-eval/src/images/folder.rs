@@ -9,10 +9,13 @@ use md5::{Digest, Md5};
 use rayon::prelude::*;
 
 use super::{ImageError, Stamp, image_size};
-use crate::hex;
+use crate::{hex, progress::Progress};
 
 /// Names of a folder's content that an error lists.
 const NAMES: usize = 5;
+
+/// Images between two looks at the clock.
+const LOOKED_AT_ONCE: usize = 1024;
 
 /// Images of one split with their classes.
 #[derive(Debug)]
@@ -117,8 +120,16 @@ impl ImageFolder {
             }
         }
         let samples: Vec<_> = train.samples.iter().chain(&val.samples).collect();
-        let wrong = samples.par_iter().find_map_first(|(path, _)| image_size(path).err());
-        wrong.map_or(Ok([train, val]), |error| Err(error.into()))
+        let mut progress = Progress::new("looking at images", samples.len() as u64);
+        for chunk in samples.chunks(LOOKED_AT_ONCE) {
+            let wrong = chunk.par_iter().find_map_first(|(path, _)| image_size(path).err());
+            if let Some(error) = wrong {
+                return Err(error.into());
+            }
+            progress.advance(chunk.len() as u64);
+        }
+        drop(progress);
+        Ok([train, val])
     }
 
     /// The labels as int64 `[N]`.

@@ -4,6 +4,9 @@ use std::{fs::File, io::BufReader, path::Path};
 
 use crate::images::{ImageError, MOST_PX};
 
+/// The label of pixels on which nobody decided: they are neither learnt nor judged.
+pub const VOID: u8 = 255;
+
 /// Bytes that a PNG's ancillary chunks may take.
 const MOST_CHUNK_BYTES: usize = 1 << 26;
 

@@ -1,8 +1,5 @@
 //! Animated GIFs.
 
-use std::{io, path::Path};
-
-use dora_store::atomic;
 use image::RgbImage;
 use rayon::prelude::*;
 
@@ -31,9 +28,6 @@ pub enum GifError {
     /// The encoder failed.
     #[error(transparent)]
     Encoding(#[from] gif::EncodingError),
-    /// It cannot be written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }
 
 /// An animation that is made frame by frame and repeats for ever.
@@ -41,18 +35,6 @@ pub struct Gif {
     encoder: gif::Encoder<Vec<u8>>,
     size: (u32, u32),
     delay_cs: u16,
-}
-
-/// Writes an animation, whole or not at all; `frames` are of one size, `fps` a second. Without a frame
-/// nothing is written.
-///
-/// # Errors
-/// Frames of different sizes; the file cannot be written.
-pub fn write_gif(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), GifError> {
-    let Some(first) = frames.first() else { return Ok(()) };
-    let mut gif = Gif::new(first.dimensions(), fps)?;
-    gif.push(frames)?;
-    Ok(atomic::write_file(path, &gif.finish()?)?)
 }
 
 impl Gif {

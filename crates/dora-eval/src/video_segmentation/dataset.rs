@@ -9,11 +9,8 @@ use std::{
 
 use crate::images::{
     ImageError, image_size,
-    masks::{Mask, mask_size, read_mask},
+    masks::{Mask, VOID, mask_size, read_mask},
 };
-
-/// The label of pixels that nobody decided on.
-const VOID: u8 = 255;
 
 /// More objects than anybody follows at once: a mask of grey levels is none of labels, and memory grows
 /// with them.
@@ -138,6 +135,19 @@ pub enum DatasetError {
     },
 }
 
+impl DatasetArgs {
+    /// A folder, and nothing else said.
+    pub fn of(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            year: None,
+            split: None,
+            sequences: Vec::new(),
+            resolution: RESOLUTION.to_owned(),
+        }
+    }
+}
+
 impl Dataset {
     /// Finds the sequences and checks that their files are there and fit: all frames and masks of a sequence
     /// have one size, and the first mask an object.
@@ -251,12 +261,19 @@ impl Sequence {
         Ok(Self { name: name.into(), frames, size, objects, merge })
     }
 
-    /// Reads a frame's annotation: 0 is background and void, 1 to `objects` the objects.
+    /// Reads a frame's annotation: 1 to `objects` are the objects, 0 is background, void, and whatever appears
+    /// after the first frame, which nobody follows.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn annotation(&self, frame: &Frame) -> Result<Mask, ImageError> {
-        Ok(self.merge.apply(read_mask(&frame.annotation)?))
+    /// It cannot be read, or has another size by now than its frames: a training reads it for days.
+    pub fn annotation(&self, frame: &Frame) -> Result<Mask, DatasetError> {
+        let mask = read_mask(&frame.annotation)?;
+        self.check_size(&mask, &frame.annotation)?;
+        let mut mask = self.merge.apply(mask);
+        for label in mask.labels.iter_mut().filter(|label| usize::from(**label) > self.objects) {
+            *label = 0;
+        }
+        Ok(mask)
     }
 
     /// Finds a mask that somebody made of a frame: `FOLDER/SEQUENCE/00000.png`.
@@ -268,8 +285,7 @@ impl Sequence {
         if path.is_file() {
             return Ok(path);
         }
-        let problem = format!("the result {} is missing", path.display());
-        Err(DatasetError::Sequence { name: self.name.clone(), problem })
+        Err(self.wrong(format!("the result {} is missing", path.display())))
     }
 
     /// Reads a mask that somebody made of a frame, void counted as background. Where there is one object,
@@ -278,32 +294,39 @@ impl Sequence {
     /// # Errors
     /// It is missing, of another size, or has a label that is no object.
     pub fn result(&self, folder: &Path, frame: &Frame) -> Result<Mask, DatasetError> {
-        let wrong = |problem: String| DatasetError::Sequence { name: self.name.clone(), problem };
         let path = self.result_path(folder, frame)?;
         let mask = read_mask(&path)?;
-        if (mask.width, mask.height) != self.size {
-            return Err(wrong(format!(
-                "{} has {}x{} px, but its frames have {}x{}",
-                path.display(),
-                mask.width,
-                mask.height,
-                self.size.0,
-                self.size.1
-            )));
-        }
+        self.check_size(&mask, &path)?;
         let merge = match self.objects {
             1 => Merge::seen_in(&mask, true).unwrap_or(Merge::All),
             _ => Merge::No,
         };
         let mask = merge.apply(mask);
         match mask.labels.iter().max() {
-            Some(highest) if usize::from(*highest) > self.objects => Err(wrong(format!(
+            Some(highest) if usize::from(*highest) > self.objects => Err(self.wrong(format!(
                 "{} has the label {highest}, but the sequence has {} objects",
                 path.display(),
                 self.objects
             ))),
             _ => Ok(mask),
         }
+    }
+
+    fn check_size(&self, mask: &Mask, path: &Path) -> Result<(), DatasetError> {
+        let (width, height) = self.size;
+        if (mask.width, mask.height) == self.size {
+            return Ok(());
+        }
+        Err(self.wrong(format!(
+            "{} has {}x{} px, but its frames have {width}x{height}",
+            path.display(),
+            mask.width,
+            mask.height
+        )))
+    }
+
+    fn wrong(&self, problem: String) -> DatasetError {
+        DatasetError::Sequence { name: self.name.clone(), problem }
     }
 
     /// The frames that count: all but the first, which is given, and the last.

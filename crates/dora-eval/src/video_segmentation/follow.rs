@@ -9,7 +9,7 @@ use dora_model::Vit;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{
-    dataset::{Frame, Sequence},
+    dataset::{DatasetError, Frame, Sequence},
     propagation::{LabelledPatches, Propagation, unit_features},
 };
 use crate::{
@@ -61,6 +61,9 @@ pub enum FollowError {
     /// A file cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The annotation to begin with cannot be used.
+    #[error(transparent)]
+    Annotation(#[from] DatasetError),
     /// Its sizes do not work.
     #[error("sequence `{name}`: {problem}")]
     Size {

@@ -182,8 +182,11 @@ impl Propagation {
                 };
                 (0..).zip(nearest).map(mean).collect::<Vec<_>>()
             };
-        let of_tiles: Vec<_> =
-            one_core_each().install(|| work.into_par_iter().map_init(Vec::new, of_tile).collect());
+        let tiles = || work.into_par_iter().map_init(Vec::new, of_tile).collect();
+        let of_tiles: Vec<Vec<(usize, Vec<f32>)>> = match one_core_each() {
+            Some(pool) => pool.install(tiles),
+            None => tiles(),
+        };
         let mut output = vec![0.0; (rows * columns) as usize * classes];
         for (patch, mean) in of_tiles.into_iter().flatten() {
             output[patch * classes..][..classes].copy_from_slice(&mean);
@@ -203,18 +206,19 @@ fn compare(target_HWD: &Tensor, reached_HWD: &Tensor, cosines: &mut Vec<f32>) {
 }
 
 /// Threads for which libtorch computes on their own core. Elsewhere it shares each product out to all
-/// cores, and small ones then mostly wait for each other.
-fn one_core_each() -> &'static ThreadPool {
-    static POOL: OnceLock<ThreadPool> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
-        let pool = pool.expect("the system gives as many threads as there are cores");
+/// cores, and small ones then mostly wait for each other. Nothing where the system gives no more threads.
+fn one_core_each() -> Option<&'static ThreadPool> {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        let builder = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+        let pool = builder.build().ok()?;
         let everywhere = tch::get_num_threads();
         pool.broadcast(|_| tch::set_num_threads(1));
         // What is set last holds for threads that begin later.
         tch::set_num_threads(everywhere);
-        pool
-    })
+        Some(pool)
+    });
+    pool.as_ref()
 }
 
 /// The most similar neighbours among those offered, and those as similar as the last of them.

@@ -1,7 +1,5 @@
 //! `monitor.davis`: video object segmentation by label propagation.
 
-use std::path::PathBuf;
-
 use dora_eval::{
     encoder::Encoder,
     video_segmentation::{
@@ -28,13 +26,7 @@ pub(super) struct Davis {
 impl Davis {
     /// Lists the sequences, and checks them.
     pub(super) fn open(recipe: &Recipe) -> anyhow::Result<Self> {
-        let dataset = Dataset::open(&DatasetArgs {
-            data: PathBuf::from(&recipe.monitor.davis),
-            year: None,
-            split: None,
-            sequences: Vec::new(),
-            resolution: "480p".to_owned(),
-        })?;
+        let dataset = Dataset::open(&DatasetArgs::of(&recipe.monitor.davis))?;
         let short_side_px = recipe.monitor.davis_short_side_px;
         let protocol = follow::Protocol { short_side_px, ..follow::Protocol::default() };
         for sequence in &dataset.sequences {

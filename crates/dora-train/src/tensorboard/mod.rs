@@ -39,11 +39,6 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// Appends a figure.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f64) -> io::Result<()> {
-        self.scalars(step, &[(tag.to_owned(), value)])
-    }
-
     /// Appends figures of one step under their tags.
     pub fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> io::Result<()> {
         self.write(&[Event { step, what: What::Scalars(values) }])
