@@ -119,7 +119,8 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             let mut world = World::join(Duration::from_secs(timeout_s))?;
             world.divide_cores();
             let placement = world.take_place(&recipe)?;
-            Ok(report(&run::train(&recipe, &placement, &stores, &run_dir, &world)?, &run_dir))
+            let ended = run::train(&recipe, &placement, &stores, &run_dir, &world)?;
+            Ok(report(&ended, &run_dir, &stores[0]))
         }
     }
 }
@@ -148,7 +149,7 @@ fn check(recipe: &RecipeArgs, videos: Vec<String>) -> anyhow::Result<ExitCode> {
 }
 
 /// Says on the first rank how the run ended; gives the exit status on every rank.
-fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
+fn report(ended: &Ended, run_dir: &Path, store: &Path) -> ExitCode {
     let status = match ended.signal {
         // It asks for a checkpoint before the job starts again, so that saving is success.
         None | Some(SIGUSR1) => ExitCode::SUCCESS,
@@ -169,7 +170,7 @@ fn report(ended: &Ended, run_dir: &Path) -> ExitCode {
     say!("  metrics     {shown}/metrics.jsonl");
     say!("  pictures    {shown}/tracks/");
     say!("  TensorBoard {shown}/tensorboard/");
-    say!("next: cargo xtask visualize --checkpoint {shown}");
+    say!("next: cargo xtask visualize --checkpoint {shown} --store {}", store.display());
     status
 }
 

@@ -19,9 +19,14 @@ fn a_run_leaves_what_it_says() {
         assert!(bench.path("run").join(file).exists(), "{file}");
     }
     let text = stderr(&output);
-    for part in
-        ["checkpoints/step-10", "metrics.jsonl", "tracks/", "tensorboard/", "next: cargo xtask"]
-    {
+    for part in [
+        "checkpoints/step-10",
+        "metrics.jsonl",
+        "tracks/",
+        "tensorboard/",
+        "next: cargo xtask",
+        " --store ",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     // The picture of the last step is in it, and after that no more than figures.

@@ -123,11 +123,6 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         tracking.layer == TrackerLayer::Last || encoder.config.depth > 1,
         "--layer second_last: the encoder has one block alone; give --layer last"
     );
-    fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make {}; give --out a folder", args.out.display()))?;
-    for sheet in ["attention.png", "objects.png", "pca.png"] {
-        check_writable("--out", &args.out.join(sheet))?;
-    }
     let window = match args.frames {
         Some(frames) if args.whole => frames as usize,
         None if args.whole => CLIP_FRAMES,
@@ -140,6 +135,11 @@ pub(crate) fn run(args: &VisualizeArgs) -> anyhow::Result<()> {
         args.short_side,
         size_text(grid)
     );
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make {}; give --out a folder", args.out.display()))?;
+    for sheet in ["attention.png", "objects.png", "pca.png"] {
+        check_writable("--out", &args.out.join(sheet))?;
+    }
     let fps = args.movie_fps.map_or_else(|| usual_fps(&footage, &frames), Ok)?;
     let plan = Plan { frames, window, grid, fps, kind };
 
