@@ -1,6 +1,6 @@
 //! Mean IoU and accuracies of semantic segmentation.
 
-use dora_eval::semantic::{VOID, metrics::Confusion};
+use dora_eval::{images::masks::VOID, semantic::metrics::Confusion};
 use tch::Tensor;
 
 use super::Golden;

@@ -2,9 +2,11 @@ use std::collections::BTreeSet;
 
 use dora_data::rng::stream;
 use dora_eval::{
-    images::{masks::Mask, read_rgb},
+    images::{
+        masks::{Mask, VOID},
+        read_rgb,
+    },
     semantic::{
-        VOID,
         augment::{scaled_size, training_crop},
         batches::{make_batch, order},
     },

@@ -1,4 +1,4 @@
-use dora_eval::semantic::{VOID, classes::Classes};
+use dora_eval::{images::masks::VOID, semantic::classes::Classes};
 
 #[test]
 fn ade20k_has_150_classes_from_index_1_on() {

@@ -1,4 +1,4 @@
-use dora_eval::semantic::{VOID, metrics::Confusion};
+use dora_eval::{images::masks::VOID, semantic::metrics::Confusion};
 use proptest::prelude::*;
 
 const CLASSES: u8 = 5;

@@ -7,8 +7,12 @@ use tch::{Kind, Tensor};
 
 use crate::sinkhorn_knopp;
 
+/// The most rounds of Sinkhorn-Knopp that a recipe may ask for.
+pub const MOST_ITERATIONS: usize = 10_000;
+
 /// How the tracker refines prototypes and turns maps into masks.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct TrackerSpec {
     /// Entropic regularisation of Sinkhorn-Knopp.
     pub eps: f64,

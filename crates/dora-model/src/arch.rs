@@ -18,23 +18,21 @@ pub enum Arch {
     VitBase,
 }
 
-/// A name that is none of [`Arch::NAMES`].
+/// A name that none of them has.
 #[derive(Debug, thiserror::Error)]
-#[error("give one of {}", Arch::NAMES.join(", "))]
+#[error("give one of {}", Arch::ALL.map(Arch::name).join(", "))]
 pub struct UnknownArch;
 
 impl Arch {
-    /// What recipes and options call them.
-    pub const NAMES: [&str; 3] = ["vit_tiny", "vit_small", "vit_base"];
+    /// All of them, from small to large.
+    pub const ALL: [Self; 3] = [Self::VitTiny, Self::VitSmall, Self::VitBase];
 
-    const ALL: [Self; 3] = [Self::VitTiny, Self::VitSmall, Self::VitBase];
-
-    /// One of [`Self::NAMES`].
+    /// What recipes and options call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::VitTiny => Self::NAMES[0],
-            Self::VitSmall => Self::NAMES[1],
-            Self::VitBase => Self::NAMES[2],
+            Self::VitTiny => "vit_tiny",
+            Self::VitSmall => "vit_small",
+            Self::VitBase => "vit_base",
         }
     }
 

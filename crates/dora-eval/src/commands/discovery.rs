@@ -21,7 +21,13 @@ use dora_eval::{
         look::look_at_each,
         rate::{image_rate, matrix_flops_per_s},
     },
-    images::{MOST_PX, grid::MOST_PATCHES, image_size, masks::Mask, read_rgb, resize},
+    images::{
+        MOST_PX,
+        grid::{MOST_PATCHES, cells},
+        image_size,
+        masks::Mask,
+        read_rgb, resize,
+    },
     pictures::{discovery_picture, spread, write_png},
     progress::Progress,
 };
@@ -95,8 +101,7 @@ fn check_patches(args: &DiscoveryArgs, data: &DataSet, patch_px: i64) -> anyhow:
     data.examples.par_iter().try_for_each(|Example { image, .. }| {
         let (width, height) = image_size(image)?;
         let (rows, columns) = seen_size(args, i64::from(height), i64::from(width));
-        let cells = |px: i64| (px as u64).div_ceil(patch_px as u64) as i64;
-        let patches = cells(rows) * cells(columns);
+        let patches = cells(rows, patch_px) * cells(columns, patch_px);
         ensure!(
             patches <= MOST_PATCHES,
             "{} has {width}x{height} px, {patches} patches as the encoder would see it, and {MOST_PATCHES} \

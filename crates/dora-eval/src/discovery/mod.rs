@@ -19,7 +19,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     encoder::NotFinite,
-    images::{grid::Grid, normalise},
+    images::{
+        grid::{Grid, cells},
+        normalise,
+    },
 };
 
 /// What the last block knows of one image.
@@ -45,8 +48,7 @@ impl LastBlock {
     pub fn of(vit: &Vit, image_CHW: &Tensor, device: Device) -> Self {
         let size = image_CHW.size();
         let (height, width, patch_px) = (size[1], size[2], vit.config().patch_px);
-        let cells = |px: i64| (px.max(1) as u64).div_ceil(patch_px as u64) as i64;
-        let (rows, columns) = (cells(height), cells(width));
+        let [rows, columns] = [height, width].map(|px| cells(px, patch_px));
         let padding = [0, columns * patch_px - width, 0, rows * patch_px - height];
         let image_CHW = normalise(&image_CHW.to_device(device)).constant_pad_nd(padding);
         let features = vit.features(&image_CHW.unsqueeze(0), TrackerLayer::Last);

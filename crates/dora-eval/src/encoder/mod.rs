@@ -61,7 +61,7 @@ pub struct EncoderArgs {
 
 /// The names, for help and errors, too.
 fn arch_parser() -> impl TypedValueParser<Value = Arch> {
-    PossibleValuesParser::new(Arch::NAMES).try_map(|name| name.parse::<Arch>())
+    PossibleValuesParser::new(Arch::ALL.map(Arch::name)).try_map(|name| name.parse::<Arch>())
 }
 
 /// The network of a checkpoint to use.

@@ -3,6 +3,11 @@
 /// The most patches of an image: an encoder's memory grows with them, and a very long image has many.
 pub const MOST_PATCHES: i64 = 1 << 16;
 
+/// Patches that are begun along `size_px`.
+pub fn cells(size_px: i64, patch_px: i64) -> i64 {
+    (size_px + patch_px - 1) / patch_px
+}
+
 /// The patches of an image, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {

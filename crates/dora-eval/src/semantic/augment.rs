@@ -10,11 +10,11 @@ use dora_data::{
 use rand::rngs::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::{
-    VOID,
-    recipe::{AugmentSection, DataSection},
+use super::recipe::{AugmentSection, DataSection};
+use crate::images::{
+    masks::{Mask, VOID},
+    normalise,
 };
-use crate::images::{masks::Mask, normalise};
 
 /// Crops that are drawn before one with too much of one class is taken as it is.
 const CROP_TRIES: usize = 10;

@@ -1,7 +1,6 @@
 //! The classes of a data set: names, colours, and the numbers that stand for them in its annotations.
 
-use super::VOID;
-use crate::images::masks::davis_palette;
+use crate::images::masks::{VOID, davis_palette};
 
 /// Most classes: labels are bytes, and one of them is void.
 const MOST: usize = 255;

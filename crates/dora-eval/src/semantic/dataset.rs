@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
-    VOID,
     classes::{Classes, ClassesError},
     recipe::DataSection,
 };
@@ -18,7 +17,7 @@ use crate::{
     hex,
     images::{
         ImageError, Stamp, image_size,
-        masks::{Mask, read_mask},
+        masks::{Mask, VOID, read_mask},
         read_rgb,
     },
     progress::Progress,

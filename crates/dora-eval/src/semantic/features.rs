@@ -3,6 +3,8 @@
 use dora_model::{DropPath, Vit, VitConfig};
 use tch::Tensor;
 
+use crate::images::grid::cells;
+
 /// Maps `[N, D, h, w]` of four blocks, each through the final norm, of normalised images
 /// `[N, 3, H, W]`. Where the patches do not fill the image, zeros are added on the right and below, and
 /// the maps hold a cell for each patch that was begun.
@@ -26,9 +28,4 @@ pub fn block_maps(
         let patches_NPD = tokens_NSD.narrow(1, 1, rows * columns);
         patches_NPD.transpose(1, 2).unflatten(2, [rows, columns])
     })
-}
-
-/// Patches that are begun along `size_px`.
-pub fn cells(size_px: i64, patch_px: i64) -> i64 {
-    (size_px + patch_px - 1) / patch_px
 }

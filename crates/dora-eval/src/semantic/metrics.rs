@@ -1,6 +1,6 @@
 //! IoU and accuracy from a confusion matrix, as mmsegmentation computes them.
 
-use super::VOID;
+use crate::images::masks::VOID;
 
 /// How often pixels of each class were given each class.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,5 +19,3 @@ pub mod patches;
 pub mod recipe;
 pub mod test;
 pub mod train;
-
-pub use crate::images::masks::VOID;

@@ -9,18 +9,17 @@ use md5::{Digest, Md5};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    VOID,
     augment::{labels_tensor, resize_image, resize_labels, scaled_size},
     batches::order,
     dataset::{Dataset, DatasetError},
-    features::{block_maps, cells},
+    features::block_maps,
     recipe::Recipe,
 };
 use crate::{
     encoder::{Encoder, cores::on_cores},
     feature_file::{self, FeatureFileError},
     hex,
-    images::normalise,
+    images::{grid::cells, masks::VOID, normalise},
     memory::{Shortage, shortage},
     progress::Progress,
 };

@@ -9,7 +9,6 @@ use tch::{Device, Kind, Reduction, Tensor};
 use torch_ext::TorchError;
 
 use super::{
-    VOID,
     batches::Batch,
     features::block_maps,
     heads::{Head, Mode},
@@ -18,7 +17,7 @@ use super::{
     recipe::{BackboneMode, Recipe},
     test::Segmenter,
 };
-use crate::encoder::Encoder;
+use crate::{encoder::Encoder, images::masks::VOID};
 
 /// A head in training.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::{
 };
 
 use dora_core::tracker::{
-    ClipFeatures, TrackerSpec, cls_attention, discover_and_track, patches_of_all_heads,
+    ClipFeatures, MOST_ITERATIONS, Threshold, TrackerSpec, cls_attention, discover_and_track,
+    patches_of_all_heads,
 };
 use dora_model::{Features, TrackerLayer, Vit};
 use image::RgbImage;
@@ -19,15 +20,14 @@ use crate::{
     pictures::to_image,
 };
 
-/// More rounds than any recipe may have.
-const MOST_ITERATIONS: usize = 10_000;
-
-/// How objects are found and followed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How objects are found and followed: the section `tracker` of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct Tracking {
     /// The block whose attention, queries and keys are used.
     pub layer: TrackerLayer,
     /// The rest.
+    #[serde(flatten)]
     pub spec: TrackerSpec,
 }
 
@@ -56,35 +56,22 @@ impl Tracking {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Recipe {
-            tracker: Section,
-        }
-        #[derive(Default, Deserialize)]
-        struct Section {
-            layer: Option<TrackerLayer>,
-            sinkhorn: Option<bool>,
-            eps: Option<f64>,
-            iterations: Option<usize>,
+            tracker: Tracking,
         }
         let failed = |reason: String| TrackingError { path: path.into(), reason };
         let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         let recipe: Recipe =
             toml::from_str(&text).map_err(|error| failed(error.message().to_owned()))?;
-        let Section { layer, sinkhorn, eps, iterations } = recipe.tracker;
-        let usual = Self::default();
-        let spec = TrackerSpec {
-            eps: eps.unwrap_or(usual.spec.eps),
-            iterations: iterations.unwrap_or(usual.spec.iterations),
-            sinkhorn: sinkhorn.unwrap_or(usual.spec.sinkhorn),
-            threshold: usual.spec.threshold,
-        };
-        if !(spec.eps > 0.0 && spec.eps.is_finite()) || spec.iterations > MOST_ITERATIONS {
-            let TrackerSpec { eps, iterations, .. } = spec;
+        let mut tracking = recipe.tracker;
+        let TrackerSpec { eps, iterations, .. } = tracking.spec;
+        if !(eps > 0.0 && eps.is_finite()) || iterations > MOST_ITERATIONS {
             return Err(failed(format!(
                 "`tracker.eps` is {eps} and `tracker.iterations` {iterations}, but must be above 0, and at \
                  most {MOST_ITERATIONS}"
             )));
         }
-        Ok(Self { layer: layer.unwrap_or(usual.layer), spec })
+        tracking.spec.threshold = Threshold::Sample;
+        Ok(tracking)
     }
 }
 

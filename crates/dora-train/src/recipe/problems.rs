@@ -1,5 +1,7 @@
 //! Values that are impossible, or do not go with one another.
 
+use dora_core::tracker::MOST_ITERATIONS;
+
 use super::{LossName, MethodName, Recipe};
 
 impl Recipe {
@@ -53,7 +55,7 @@ impl Recipe {
             format!("`model.drop_path` is {drop_path}, but must lie between 0 and 1, 1 excluded"),
         );
         for (key, value, most) in [
-            ("tracker.iterations", tracker.iterations as i64, 10_000),
+            ("tracker.iterations", tracker.iterations as i64, MOST_ITERATIONS as i64),
             ("model.patch_px", model.patch_px, 64),
             ("model.image_px", model.image_px, 4096),
             ("model.out_dim", model.out_dim, 1 << 20),
