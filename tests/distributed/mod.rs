@@ -19,7 +19,9 @@ use dora_core::{
 };
 use dora_model::{Network, StateDict, TrackerLayer};
 use dora_train::{
-    engine::{Draws, Engine, Method, Scheduled, StepError, TrackerMethod},
+    engine::{Draws, Engine, Method, NonFinite, Scheduled, StepError, TrackerMethod},
+    metrics::{StepRead, StepReadBack, Timing},
+    notice::Notice,
     world::World,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -78,9 +80,15 @@ fn a_lost_rank_is_an_error_for_the_others() {
 }
 
 #[test]
-fn ranks_share_numbers_reasons_and_signals() {
+fn ranks_share_numbers_and_reasons() {
     let folder = TempDir::new().unwrap();
     run_all("words", 3, folder.path());
+}
+
+#[test]
+fn ranks_share_faults_and_signals_with_a_step() {
+    let folder = TempDir::new().unwrap();
+    run_all("notices", 3, folder.path());
 }
 
 #[test]
@@ -130,9 +138,36 @@ fn rank() {
         ["bad", "number"] => bad_number(&world),
         ["lost", "rank"] => lost_rank(&world),
         ["words"] => words_of(&world),
+        ["notices"] => notices(&world),
         ["wait"] => wait_for_first(&world),
         _ => panic!("{scene}"),
     }
+}
+
+/// What one rank says with a step all ranks read of it; a fault keeps the step from changing anything.
+fn notices(world: &World) {
+    let rank = world.share.rank;
+    let mut engine = engine(world, Reduction::Mean, 1);
+    let (global, local) = views(0);
+    let before = engine.student().state().get("backbone.norm.weight").unwrap().copy();
+    let mut step = |notice| {
+        let draws = Draws { head_ids: vec![0, 1], drop_path: None };
+        engine.backward(&global, &local, &draws, &scheduled(1)).unwrap();
+        let output = engine.update(&scheduled(1), notice).unwrap();
+        let after = engine.student().state().get("backbone.norm.weight").unwrap();
+        let has_moved = largest_difference(&before, &after.detach()) > 0.0;
+        let timing = Timing { step_s: 1.0, data_s: 0.0, images: 1 };
+        let read = StepReadBack::start(&output, &engine, &scheduled(1), (1, 0.0), timing).unwrap();
+        let StepRead { metrics, notice } = read.wait().unwrap();
+        assert_eq!(metrics.is_skipped, !has_moved);
+        (notice, has_moved)
+    };
+    let fault = Notice { fault: true, signal: None };
+    let said = if rank == 1 { fault } else { Notice::default() };
+    assert_eq!(step(said), (fault, false));
+    let signal = Notice { fault: false, signal: Some(15) };
+    let said = if rank == 2 { signal } else { Notice::default() };
+    assert_eq!(step(said), (signal, true));
 }
 
 /// The first rank works for longer than ranks wait for one another, and is heard meanwhile.
@@ -161,6 +196,7 @@ fn engine(world: &World, reduction: Reduction, batches: usize) -> Engine {
         clip_grad: 0.3,
         norm_last_layer: false,
         autocast: None,
+        autocast_head: false,
         gradient_accumulation_steps: batches,
     };
     let weights = Network::init(&CONFIG, &mut ChaCha8Rng::seed_from_u64(3));
@@ -200,7 +236,8 @@ fn train(world: &World, reduction: &str, batches: usize) {
             let draws = Draws { head_ids: vec![step % 3, (step + 1) % 3], drop_path: None };
             engine.backward(&own(&global), &own(&local), &draws, &scheduled(step)).unwrap();
         }
-        let output = engine.update(&scheduled(step)).unwrap();
+        let output = engine.update(&scheduled(step), Notice::default()).unwrap();
+        assert_eq!(output.skipped.double_value(&[]), 0.0);
         let loss = output.loss;
         let figures = [
             loss.total,
@@ -229,10 +266,12 @@ fn bad_number(world: &World) {
     }
     let before = engine.student().state().get("backbone.norm.weight").unwrap().copy();
     let draws = Draws { head_ids: vec![0, 1], drop_path: None };
-    let error = engine.step(&global, &local, &draws, &scheduled(1)).unwrap_err();
-    assert!(matches!(error, StepError::NonFinite { what: "loss", .. }), "{error}");
-    let names = if world.share.rank == 1 { "`global_views`" } else { "another rank" };
-    assert!(error.to_string().contains(names), "{error}");
+    let output = engine.step(&global, &local, &draws, &scheduled(1)).unwrap();
+    assert_eq!(output.skipped.double_value(&[]), 1.0);
+    let NonFinite { what, tensor, capture } = engine.non_finite(&output);
+    let expected = (world.share.rank == 1).then_some("global_views");
+    assert_eq!((what, tensor.as_deref()), ("loss", expected));
+    assert_eq!(capture.is_some(), expected.is_some(), "only the rank at fault keeps its batch");
     let after = engine.student().state().get("backbone.norm.weight").unwrap();
     assert_eq!(largest_difference(&before, &after.detach()), 0.0, "weights moved");
 }
@@ -254,11 +293,8 @@ fn words_of(world: &World) {
     let rank = world.share.rank;
     assert_eq!(world.broadcast_numbers([rank as i64, 7]).unwrap(), [0, 7]);
     assert_eq!(world.on_first(|| Ok(5)).unwrap(), world.is_first().then_some(5));
-    assert_eq!(world.agree(Ok(rank), None).unwrap(), (rank, None));
-    let signal = (rank == 2).then_some(15);
-    assert_eq!(world.agree(Ok(rank), signal).unwrap(), (rank, Some(15)));
-    let result = if rank == 1 { Err(anyhow::anyhow!("no frames left")) } else { Ok(rank) };
-    let error = world.agree(result, None).unwrap_err().to_string();
+    let own = (rank == 1).then(|| anyhow::anyhow!("no frames left"));
+    let error = world.reason(own).to_string();
     let expected =
         if rank == 1 { "no frames left" } else { "rank 1 ended the run: no frames left" };
     assert_eq!(error, expected);

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{cases, largest_difference, uniform};
 
+/// Divides logits in [-1, 1].
 const TEMP: f64 = 0.1;
 const OUT_DIM: i64 = 7;
 
@@ -25,14 +26,14 @@ impl Batch {
         let teacher = uniform(seed ^ 1, &[v, b, t, OUT_DIM], Kind::Double);
         Self {
             probs_VBTD: teacher_probs(&teacher, &center, 0.3),
-            global_VBTKD: uniform(seed ^ 2, &[v, b, t, k, OUT_DIM], Kind::Double),
-            local_BTLD: uniform(seed ^ 3, &[b, t, l, OUT_DIM], Kind::Double),
+            global_VBTKD: uniform(seed ^ 2, &[v, b, t, k, OUT_DIM], Kind::Double) / TEMP,
+            local_BTLD: uniform(seed ^ 3, &[b, t, l, OUT_DIM], Kind::Double) / TEMP,
         }
     }
 
     fn loss(&self, reduction: Reduction) -> f64 {
         let Self { probs_VBTD, global_VBTKD, local_BTLD, .. } = self;
-        let loss = cross_entropy_loss(probs_VBTD, global_VBTKD, local_BTLD, TEMP, reduction);
+        let loss = cross_entropy_loss(probs_VBTD, global_VBTKD, local_BTLD, reduction);
         loss.total.double_value(&[])
     }
 
@@ -50,7 +51,7 @@ impl Batch {
 }
 
 fn entropy_between(p_BD: &Tensor, logits_BD: &Tensor) -> f64 {
-    let log_q: Tensor = (logits_BD / TEMP).log_softmax(-1, None::<Kind>);
+    let log_q = logits_BD.log_softmax(-1, None::<Kind>);
     let sums = (p_BD * log_q).sum_dim_intlist([-1].as_slice(), false, None::<Kind>);
     -sums.mean(Kind::Double).double_value(&[])
 }
@@ -127,10 +128,10 @@ proptest! {
         (b, t, k) in (1..4i64, 1..5i64, 1..4i64), seed: u64,
     ) {
         let batch = Batch::new(seed, (1, b, t, k, 2));
-        let same: Tensor = (batch.probs_VBTD.log() * TEMP).unsqueeze(3);
+        let same = batch.probs_VBTD.log().unsqueeze(3);
         let global_VBTKD = same.expand([1, b, t, k, OUT_DIM], false);
         let loss = cross_entropy_loss(
-            &batch.probs_VBTD, &global_VBTKD, &batch.local_BTLD, TEMP, Reduction::Mean,
+            &batch.probs_VBTD, &global_VBTKD, &batch.local_BTLD, Reduction::Mean,
         );
         prop_assert!(loss.kl.double_value(&[]).abs() < 1e-9);
         prop_assert!(largest_difference(&loss.global, &loss.teacher_entropy) < 1e-9);

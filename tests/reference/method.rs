@@ -1,7 +1,7 @@
 //! Discovery, Sinkhorn-Knopp, tracking, masks, losses with their gradients, and schedules.
 
 use dora_core::{
-    loss::{Reduction, cross_entropy_loss, next_center, teacher_probs},
+    loss::{Loss, Reduction, cross_entropy_loss, next_center, teacher_probs},
     schedule::Cosine,
     sinkhorn_knopp,
     tracker::{ClipFeatures, Threshold, TrackerSpec, discover_and_track, mask_frames},
@@ -82,7 +82,7 @@ impl Clip {
         let config = network_config(vit, head);
         let weights = network_weights(vit, head);
         let student = Network::new(&config, &weights, Device::Cpu, Kind::Float, true).unwrap();
-        let project = |cls_ND: Tensor| student.head.forward(&cls_ND);
+        let project = |cls_ND: Tensor| student.head.forward(&cls_ND, 1.0);
         let whole = |(frames_BTCHW, _): &(Tensor, Tensor)| {
             let images = frames_BTCHW.flatten(0, 1);
             let logits = project(student.backbone.cls(&images, None)).detach();
@@ -103,6 +103,12 @@ impl Clip {
         let teacher_VBTD = stack(views.iter().map(whole).collect());
         let global_VBTKD = stack(views.iter().map(masked).collect());
         Self { student, teacher_VBTD, global_VBTKD, local_BTLD }
+    }
+
+    fn loss(&self, probs_VBTD: &Tensor, student_temp: f64, reduction: Reduction) -> Loss {
+        let [global, local] =
+            [&self.global_VBTKD, &self.local_BTLD].map(|logits| logits / student_temp);
+        cross_entropy_loss(probs_VBTD, &global, &local, reduction)
     }
 
     fn check_gradients(&self, golden: &Golden, prefix: &str) {
@@ -137,9 +143,7 @@ fn one_view_losses_and_gradients_match() {
 
         let center = golden.get("center");
         let probs = teacher_probs(&clip.teacher_VBTD, &center, golden.number("teacher_temp"));
-        let temp = golden.number("student_temp");
-        let loss =
-            cross_entropy_loss(&probs, &clip.global_VBTKD, &clip.local_BTLD, temp, reduction);
+        let loss = clip.loss(&probs, golden.number("student_temp"), reduction);
         let expected = Tensor::from(golden.meta["losses"][name].as_f64().unwrap());
         check(name, &loss.total, &expected, FORWARD);
         loss.total.backward();
@@ -178,8 +182,7 @@ fn two_view_loss_and_gradients_match() {
     let center = golden.get("center");
     let probs = teacher_probs(&clip.teacher_VBTD, &center, golden.number("teacher_temp"));
     let temp = Golden::read("loss").number("student_temp");
-    let loss =
-        cross_entropy_loss(&probs, &clip.global_VBTKD, &clip.local_BTLD, temp, Reduction::Mean);
+    let loss = clip.loss(&probs, temp, Reduction::Mean);
     let expected = |name: &str| Tensor::from(golden.number(name));
     check("loss", &loss.total, &expected("loss"), FORWARD);
     check("objects' part", &loss.global, &expected("loss_objects"), FORWARD);

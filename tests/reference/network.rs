@@ -41,6 +41,6 @@ fn encoder_and_head_match() {
         let patches = cls.size()[2];
         let expected = vit.get("wide_attn").select(2, 0).narrow(2, 1, patches);
         check("[CLS] rows of a wide image", &cls, &expected, FORWARD);
-        check("head", &network.head.forward(&head.get("x")), &head.get("logits"), FORWARD);
+        check("head", &network.head.forward(&head.get("x"), 1.0), &head.get("logits"), FORWARD);
     });
 }

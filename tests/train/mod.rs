@@ -22,6 +22,7 @@ fn healthy(step: u64) -> StepMetrics {
         kl: 1.0,
         center_norm: 1.0,
         grad_norm: Some(1.0),
+        is_skipped: false,
         mask_area: vec![0.4, 0.5],
         mask_iou: Some(0.5),
         empty_masks: Some(0.0),

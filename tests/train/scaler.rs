@@ -1,28 +1,41 @@
 //! The loss scale of float16.
 
-use dora_train::scaler::LossScaler;
+use dora_train::scaler::{LossScaler, MOST_OVERFLOWS};
+use tch::{Device, Tensor};
 
-#[test]
-fn the_scale_halves_on_overflow_and_doubles_after_two_thousand_good_steps() {
-    let mut scaler = LossScaler::default();
-    assert_eq!(scaler.scale(), 65536.0);
-    assert!(scaler.update(true));
-    assert_eq!(scaler.scale(), 32768.0);
-    for step in 1..=2000 {
-        assert_eq!(scaler.scale(), 32768.0, "before good step {step}");
-        assert!(!scaler.update(false));
+struct Scale(LossScaler);
+
+impl Scale {
+    fn now(&self) -> f64 {
+        self.0.scale().double_value(&[])
     }
-    assert_eq!(scaler.scale(), 65536.0);
-    // An overflow starts the count anew.
-    (0..1999).for_each(|_| assert!(!scaler.update(false)));
-    assert!(scaler.update(true));
-    assert!(!scaler.update(false));
-    assert_eq!(scaler.scale(), 32768.0);
+
+    fn steps(&mut self, count: usize, skipped: bool) {
+        let skipped = Tensor::from(f32::from(skipped));
+        (0..count).for_each(|_| self.0.update(&skipped).unwrap());
+    }
 }
 
 #[test]
-fn gradients_that_overflow_at_the_smallest_scale_are_an_error_of_the_run() {
-    let mut scaler = LossScaler::default();
-    let skipped = (0..100).take_while(|_| scaler.update(true)).count();
-    assert_eq!(skipped, 16, "from 2^16 down to 1");
+fn the_scale_halves_on_overflow_and_doubles_after_two_thousand_good_steps() {
+    let mut scale = Scale(LossScaler::new(Device::Cpu));
+    assert_eq!(scale.now(), 65536.0);
+    scale.steps(1, true);
+    assert_eq!(scale.now(), 32768.0);
+    scale.steps(1999, false);
+    assert_eq!(scale.now(), 32768.0);
+    scale.steps(1, false);
+    assert_eq!(scale.now(), 65536.0);
+    // An overflow starts the count anew.
+    scale.steps(1999, false);
+    scale.steps(1, true);
+    scale.steps(1, false);
+    assert_eq!(scale.now(), 32768.0);
+}
+
+#[test]
+fn the_scale_is_one_after_the_most_overflows_that_are_its_own() {
+    let mut scale = Scale(LossScaler::new(Device::Cpu));
+    scale.steps(MOST_OVERFLOWS as usize, true);
+    assert_eq!(scale.now(), 1.0);
 }

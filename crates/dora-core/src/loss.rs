@@ -49,7 +49,7 @@ pub fn entropy(probs: &Tensor) -> Tensor {
 /// * `global_VBTKD`: student logits for each frame masked by each object (with `Pairs`: `K = 1`,
 ///   the whole frame);
 /// * `local_BTLD`: student logits for the local crops of each frame;
-/// * logits are divided by `student_temp`.
+/// * both are divided by the student's temperature already.
 ///
 /// With two views the student's answer for one is compared with the teacher's for the other; with
 /// one view, for the same. Local crops are compared with the answers for all views. `Released`
@@ -58,15 +58,14 @@ pub fn cross_entropy_loss(
     probs_VBTD: &Tensor,
     global_VBTKD: &Tensor,
     local_BTLD: &Tensor,
-    student_temp: f64,
     reduction: Reduction,
 ) -> Loss {
     // Cross-entropy is linear in the target, so the mean over several targets is one cross-entropy
     // with their mean; flipping the (at most two) views pairs each with the other.
     let other_view_VBTD = probs_VBTD.flip([0]);
     let all_views_BTD = probs_VBTD.mean_dim([0].as_slice(), false, None::<Kind>);
-    let global_VBTK = cross_entropy(&other_view_VBTD, &(global_VBTKD / student_temp));
-    let local_BTL = cross_entropy(&all_views_BTD, &(local_BTLD / student_temp));
+    let global_VBTK = cross_entropy(&other_view_VBTD, global_VBTKD);
+    let local_BTL = cross_entropy(&all_views_BTD, local_BTLD);
 
     let crops = local_BTL.size()[2];
     let counted_BTL = match reduction {
@@ -107,8 +106,9 @@ fn released_total(global_VBTK: &Tensor, local_BTL: &Tensor) -> Tensor {
 }
 
 /// `H(p, softmax(logits))` of targets `[..., D]` and logits `[..., M, D]`, as
-/// `logsumexp(logits) - <p, logits>`: neither log-probabilities nor products, as large as the
-/// logits, are ever made. Returns `[..., M]`.
+/// `logsumexp(logits) - <p, logits>`: log-probabilities are never made. Returns `[..., M]`.
 fn cross_entropy(probs: &Tensor, logits: &Tensor) -> Tensor {
-    logits.logsumexp([-1].as_slice(), false) - logits.matmul(&probs.unsqueeze(-1)).squeeze_dim(-1)
+    // Not a batched product of matrices with one column, for which GPUs have no good kernels.
+    let dot = (logits * probs.unsqueeze(-2)).sum_dim_intlist([-1].as_slice(), false, None::<Kind>);
+    logits.logsumexp([-1].as_slice(), false) - dot
 }

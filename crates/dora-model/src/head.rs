@@ -41,13 +41,14 @@ impl ProjectionHead {
         })
     }
 
-    /// Logits `[N, out_dim]` of tokens `[N, in_dim]`.
-    pub fn forward(&self, tokens_ND: &Tensor) -> Tensor {
+    /// Logits `[N, out_dim]` of tokens `[N, in_dim]`, divided by a temperature: before the last layer,
+    /// which is linear and has by far the most outputs.
+    pub fn forward(&self, tokens_ND: &Tensor, temperature: f64) -> Tensor {
         let [first, second, third] = &self.mlp;
         let hidden = linear(tokens_ND, first).gelu("none");
         let hidden = linear(&hidden, second).gelu("none");
         let bottleneck = linear(&hidden, third);
-        let unit = &bottleneck / norm(&bottleneck).clamp_min(1e-12);
+        let unit = &bottleneck / (norm(&bottleneck).clamp_min(1e-12) * temperature);
         let weight_OI = Tensor::internal_weight_norm(&self.weight_v_OI, &self.weight_g_O1, 0);
         unit.linear(&weight_OI, None::<Tensor>)
     }

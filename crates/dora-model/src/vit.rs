@@ -3,6 +3,7 @@
 
 use rand::{Rng, RngExt};
 use tch::{Device, Tensor};
+use torch_ext::addcmul_as_is;
 
 use crate::{StateDict, StateError, state::ParameterShape};
 
@@ -447,7 +448,10 @@ impl Block {
 
 fn add_branch(tokens: Tensor, branch: Tensor, scale_N11: Option<&Tensor>) -> Tensor {
     match scale_N11 {
-        Some(scale_N11) => tokens.addcmul(&branch, scale_N11),
+        // Under autocast libtorch would make a copy of the branch in the dtype of the tokens.
+        Some(scale_N11) => {
+            addcmul_as_is(&tokens, &branch, scale_N11).unwrap_or_else(|error| panic!("{error}"))
+        }
         None => tokens + branch,
     }
 }

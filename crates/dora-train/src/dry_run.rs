@@ -13,6 +13,7 @@ use tch::Device;
 use crate::{
     memory::MemoryEstimate,
     monitor,
+    notice::Notice,
     plan::{Placement, StepImages, draws, network_config},
     recipe::Recipe,
     run::new_engine,
@@ -39,7 +40,7 @@ pub fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
         let draws = draws(recipe, 0, batch, placement.device);
         engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, &scheduled)?;
     }
-    let output = engine.update(&scheduled)?;
+    let output = engine.update(&scheduled, Notice::default())?;
     let loss = output.loss.total.double_value(&[]);
     let step_s = started.elapsed().as_secs_f64();
     let mut lines = vec![format!(

@@ -11,6 +11,7 @@ mod laps;
 pub mod memory;
 pub mod metrics;
 pub mod monitor;
+pub mod notice;
 pub mod optim;
 pub mod plan;
 pub mod position;

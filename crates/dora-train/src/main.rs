@@ -166,6 +166,12 @@ fn report(ended: &Ended, run_dir: &Path, store: &Path) -> ExitCode {
         return status;
     }
     say!("trained {} steps", ended.step);
+    if ended.skipped_steps > 0 {
+        let count = ended.skipped_steps;
+        say!(
+            "  skipped     {count} of them: a number was not finite (`is_skipped` in metrics.jsonl)"
+        );
+    }
     say!("  checkpoint  {checkpoint}");
     say!("  metrics     {shown}/metrics.jsonl");
     say!("  pictures    {shown}/tracks/");

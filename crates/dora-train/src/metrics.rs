@@ -1,12 +1,15 @@
-//! The figures of a step: computed together, read from the device at once, written as JSON lines.
+//! The metrics of a step: computed together, read from the device one step late, written as JSON lines.
 
 use std::{io, path::Path};
 
+use dora_core::tracker::Tracks;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+use torch_ext::{ReadBack, TorchError};
 
 use crate::{
     engine::{Engine, Scheduled, StepOutput},
+    notice::Notice,
     step_lines::StepLines,
 };
 
@@ -32,9 +35,11 @@ pub struct StepMetrics {
     pub kl: f64,
     /// L2 norm of the centre.
     pub center_norm: f64,
-    /// L2 norm of all gradients together, before clipping; none where a float16 gradient overflowed
-    /// and the step was left out.
+    /// L2 norm of all gradients together, before clipping; none where the step was skipped.
     pub grad_norm: Option<f64>,
+    /// Whether a number was not finite, so that the step changed nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_skipped: bool,
     /// Share of a frame that each object covers, in the order of the drawn heads.
     pub mask_area: Vec<f64>,
     /// Mean intersection over union of two objects' masks in a frame: 1 where all are the same. None
@@ -52,7 +57,7 @@ pub struct StepMetrics {
     pub loss_scale: f64,
     /// Images through an encoder for each second of the step (teacher and student, all ranks).
     pub images_per_s: f64,
-    /// Seconds that the step took, data included.
+    /// Seconds since the step before, whatever was done in between.
     pub step_s: f64,
     /// Seconds that the step waited for data.
     pub data_s: f64,
@@ -61,7 +66,7 @@ pub struct StepMetrics {
 /// How long a step took.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// The whole step.
+    /// The whole step: since the one before, whatever was done in between.
     pub step_s: f64,
     /// Waiting for data.
     pub data_s: f64,
@@ -69,57 +74,161 @@ pub struct Timing {
     pub images: i64,
 }
 
-impl StepMetrics {
-    /// The figures of a step; waits for the device once.
-    pub fn new(
+/// Defines [`Scalars`], so that each is named once.
+macro_rules! scalars {
+    ($($name:ident),+ $(,)?) => {
+        /// What is measured on the device in a step; as tensors there, and as numbers once it is read.
+        #[derive(Clone, Debug)]
+        struct Scalars<T> {
+            $($name: T,)+
+            /// One for each object.
+            mask_area: Vec<T>,
+        }
+
+        impl Scalars<Tensor> {
+            /// All of them in one tensor of float64.
+            fn stack(&self) -> Tensor {
+                let scalars = [$(&self.$name),+].into_iter().chain(&self.mask_area);
+                let scalars: Vec<_> = scalars.map(|scalar| scalar.to_kind(Kind::Double)).collect();
+                Tensor::stack(&scalars, 0)
+            }
+        }
+
+        impl Scalars<f64> {
+            /// Of the numbers of [`Scalars::stack`].
+            fn unstack(numbers: &[f64]) -> Self {
+                let mut numbers = numbers.iter().copied();
+                Self {
+                    $($name: numbers.next().unwrap_or(f64::NAN),)+
+                    mask_area: numbers.collect(),
+                }
+            }
+        }
+    };
+}
+
+scalars!(
+    loss,
+    loss_global,
+    loss_local,
+    teacher_entropy,
+    teacher_mean_entropy,
+    kl,
+    center_norm,
+    grad_norm,
+    mask_iou,
+    empty_masks,
+    loss_scale,
+    skipped,
+);
+
+/// The numbers of a step on their way from the device, and what the ranks said with it.
+#[derive(Debug)]
+pub struct StepReadBack {
+    numbers: ReadBack,
+    /// What was known on the host when the step was queued.
+    step: u64,
+    epoch: f64,
+    scheduled: Scheduled,
+    timing: Timing,
+}
+
+/// A step whose numbers are there.
+#[derive(Debug)]
+pub struct StepRead {
+    /// For `metrics.jsonl`.
+    pub metrics: StepMetrics,
+    /// What the ranks said.
+    pub notice: Notice,
+}
+
+impl StepReadBack {
+    /// Starts to read the numbers of the engine's last step, which gave `output`, without waiting for
+    /// the device.
+    ///
+    /// # Errors
+    /// libtorch refuses.
+    pub fn start(
         output: &StepOutput,
         engine: &Engine,
         scheduled: &Scheduled,
         (step, epoch): (u64, f64),
         timing: Timing,
-    ) -> Self {
-        let loss = &output.loss;
-        let grad_norm = (&output.grad_norms * &output.grad_norms).sum(None).sqrt();
-        let mut scalars: Vec<Tensor> =
-            [&loss.total, &loss.global, &loss.local, &loss.teacher_entropy, &loss.kl, &grad_norm]
-                .map(|scalar| scalar.to_kind(Kind::Double))
-                .into();
-        scalars.push(engine.center().norm().to_kind(Kind::Double));
-        scalars.push(output.teacher_mean_entropy.to_kind(Kind::Double));
-        if !output.tracks_V.is_empty() {
-            let masks: Vec<&Tensor> = output.tracks_V.iter().map(|t| &t.masks_BTKN).collect();
-            let masks_VBTKN = Tensor::stack(&masks, 0).to_kind(Kind::Double);
-            let area_VBTK = masks_VBTKN.mean_dim([-1].as_slice(), false, None::<Kind>);
-            scalars.push(mean_iou(&masks_VBTKN));
-            scalars.push(area_VBTK.eq(0.0).to_kind(Kind::Double).mean(None));
-            let area_K = area_VBTK.mean_dim([0, 1, 2].as_slice(), false, None::<Kind>);
-            scalars.extend((0..area_K.size()[0]).map(|object| area_K.get(object)));
-        }
-        let values = Vec::<f64>::try_from(Tensor::stack(&scalars, 0)).unwrap_or_default();
-        let value = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Self {
+    ) -> Result<Self, TorchError> {
+        let (loss, center) = (&output.loss, engine.center());
+        let (mask_iou, empty_masks, mask_area) = mask_scalars(&output.tracks_V, &loss.total);
+        let scalars = Scalars {
+            loss: loss.total.shallow_clone(),
+            loss_global: loss.global.shallow_clone(),
+            loss_local: loss.local.shallow_clone(),
+            teacher_entropy: loss.teacher_entropy.shallow_clone(),
+            teacher_mean_entropy: output.teacher_mean_entropy.shallow_clone(),
+            kl: loss.kl.shallow_clone(),
+            center_norm: center.norm(),
+            grad_norm: output.grad_norms.norm(),
+            mask_iou,
+            empty_masks,
+            loss_scale: engine
+                .loss_scale()
+                .map_or_else(|| loss.total.ones_like(), Tensor::shallow_clone),
+            skipped: output.skipped.shallow_clone(),
+            mask_area,
+        };
+        let notices = output.notices.to_kind(Kind::Double);
+        let numbers = ReadBack::start(&Tensor::cat(&[notices, scalars.stack()], 0))?;
+        Ok(Self { numbers, step, epoch, scheduled: *scheduled, timing })
+    }
+
+    /// Waits for the numbers.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn wait(self) -> Result<StepRead, TorchError> {
+        let Self { numbers, step, epoch, scheduled, timing } = self;
+        let numbers = numbers.wait()?;
+        let (notices, scalars) = numbers.split_at(Notice::LEN.min(numbers.len()));
+        let scalars = Scalars::unstack(scalars);
+        let is_taken = scalars.skipped == 0.0;
+        let tracked = |number: f64| (!scalars.mask_area.is_empty()).then_some(number);
+        let metrics = StepMetrics {
             step,
             epoch,
-            loss: value(0),
-            loss_global: value(1),
-            loss_local: value(2),
-            teacher_entropy: value(3),
-            kl: value(4),
-            grad_norm: output.is_taken.then(|| value(5)),
-            center_norm: value(6),
-            teacher_mean_entropy: value(7),
-            mask_iou: values.get(8).copied(),
-            empty_masks: values.get(9).copied(),
-            mask_area: values.get(10..).unwrap_or_default().to_vec(),
+            loss: scalars.loss,
+            loss_global: scalars.loss_global,
+            loss_local: scalars.loss_local,
+            teacher_entropy: scalars.teacher_entropy,
+            teacher_mean_entropy: scalars.teacher_mean_entropy,
+            kl: scalars.kl,
+            center_norm: scalars.center_norm,
+            grad_norm: is_taken.then_some(scalars.grad_norm),
+            is_skipped: !is_taken,
+            mask_iou: tracked(scalars.mask_iou),
+            empty_masks: tracked(scalars.empty_masks),
+            mask_area: scalars.mask_area,
             lr: scheduled.lr,
             weight_decay: scheduled.weight_decay,
             momentum: scheduled.momentum,
-            loss_scale: engine.loss_scale(),
+            loss_scale: scalars.loss_scale,
             images_per_s: timing.images as f64 / timing.step_s,
             step_s: timing.step_s,
             data_s: timing.data_s,
-        }
+        };
+        Ok(StepRead { metrics, notice: Notice::from_numbers(notices) })
     }
+}
+
+/// Overlap of the objects' masks, share of empty ones, and the area of each object, over views, clips
+/// and frames; zeros and no area where nothing is tracked.
+fn mask_scalars(tracks_V: &[Tracks], like: &Tensor) -> (Tensor, Tensor, Vec<Tensor>) {
+    if tracks_V.is_empty() {
+        return (like.zeros_like(), like.zeros_like(), Vec::new());
+    }
+    let masks: Vec<&Tensor> = tracks_V.iter().map(|tracks| &tracks.masks_BTKN).collect();
+    let masks_VBTKN = Tensor::stack(&masks, 0).to_kind(Kind::Double);
+    let area_VBTK = masks_VBTKN.mean_dim([-1].as_slice(), false, None::<Kind>);
+    let area_K = area_VBTK.mean_dim([0, 1, 2].as_slice(), false, None::<Kind>);
+    let empty = area_VBTK.eq(0.0).to_kind(Kind::Double).mean(None);
+    (mean_iou(&masks_VBTKN), empty, area_K.unbind(0))
 }
 
 /// Mean over pairs of different objects of the masks' intersection over union; 0 for one object.

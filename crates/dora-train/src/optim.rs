@@ -22,12 +22,13 @@ impl AdamW {
     }
 
     /// Updates the parameters that have a gradient and are not frozen; the others keep their value
-    /// and state.
+    /// and state, and so do all where `skipped`, a float32 scalar on their device, is 1.
     pub fn step(
         &mut self,
         lr: f64,
         weight_decay: f64,
         is_frozen: impl Fn(&str) -> bool,
+        skipped: &Tensor,
     ) -> Result<(), TorchError> {
         let grads: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.grad()).collect();
         let [mut decayed, mut undecayed] = [AdamWLists::default(), AdamWLists::default()];
@@ -39,8 +40,8 @@ impl AdamW {
             lists.push(slot, grad);
         }
         let group = |weight_decay| torch_ext::AdamW { lr, betas: BETAS, weight_decay, eps: EPS };
-        fused_adamw(&decayed, group(weight_decay))?;
-        fused_adamw(&undecayed, group(0.0))
+        fused_adamw(&decayed, group(weight_decay), Some(skipped))?;
+        fused_adamw(&undecayed, group(0.0), Some(skipped))
     }
 
     /// The state as named tensors that share its storage.

@@ -118,6 +118,11 @@ impl Records {
             .scalars(metrics.step, &metrics.scalars())
             .with_context(|| format!("cannot write {}: {ROOM}", self.board.path().display()))?;
         self.progress.step(metrics);
+        if metrics.is_skipped {
+            let step = metrics.step;
+            self.progress
+                .say(&format!("step {step} was skipped: its loss or a gradient is not finite"));
+        }
         if let Some(collapse) = self.alarm.look(metrics) {
             let step = metrics.step;
             self.progress.say(&format!("warning: step {step}: {}", collapse.message()));

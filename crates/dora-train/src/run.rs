@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::{
-    augment::{ViewKeys, views},
+    augment::{ViewKeys, Views, views},
     loader::{ClipBatch, Loader, LoaderSpec},
     rng::stream,
     sampler::Sampler,
     say,
 };
 use dora_eval::interrupt::Interrupt;
-use dora_model::{Network, StateDict};
+use dora_model::Network;
 use dora_store::FrameStore;
 use signal_hook::consts::SIGUSR1;
 use tch::{Device, Kind};
@@ -23,24 +23,32 @@ use torch_ext::keep_freed_memory;
 
 use crate::{
     checkpoint::{State, StoreIdentity},
-    engine::{Engine, Scheduled, StepError, StepOutput},
+    engine::{Engine, NonFinite, StepError, StepOutput},
     guard::memory_error,
-    metrics::{StepMetrics, Timing},
+    metrics::{StepRead, StepReadBack, Timing},
     monitor,
+    notice::Notice,
     plan::{Placement, StepImages, draws, method, network_config},
     position::{Pace, Position},
     recipe::Recipe,
     records::{Opened, Records},
+    scaler::MOST_OVERFLOWS,
     schedule::{Schedule, lr_warning},
     span::Span,
+    synthetic::synthetic_views,
     world::{Settled, World, first_line, lost},
 };
+
+/// Steps in a row that may be skipped: after as many no later one is expected to be finite either.
+const MOST_SKIPPED: u32 = 5;
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Steps taken in all.
+    /// Steps in all, skipped ones included.
     pub step: u64,
+    /// Steps of this process that were skipped, since a number was not finite.
+    pub skipped_steps: u64,
     /// Steps of the whole run.
     pub last_step: u64,
     /// The newest checkpoint, on the first rank.
@@ -80,7 +88,7 @@ pub fn train(
             say!("this run is finished; --fresh puts it aside and starts anew");
         }
         let checkpoint = opened.map(|opened| opened.checkpoint());
-        return Ok(Ended { step, last_step, checkpoint, signal: None });
+        return Ok(Ended { step, skipped_steps: 0, last_step, checkpoint, signal: None });
     }
     let protocols = protocols.unwrap_or_default();
     let records = opened.map(|opened| opened.begin(recipe, protocols, &schedule, last_step));
@@ -90,6 +98,7 @@ pub fn train(
 
     let mut run = Run {
         recipe,
+        run_dir,
         world,
         device: placement.device,
         schedule,
@@ -97,18 +106,24 @@ pub fn train(
         engine,
         loader,
         interrupt,
-        step,
-        at,
-        batches,
+        place: Place { step, at, batches },
+        in_flight: None,
+        last: None,
+        queued: Instant::now(),
+        skipped_steps: 0,
+        skipped_in_a_row: 0,
+        fault: None,
         saved_step: Some(step).filter(|step| *step > 0),
     };
     let outcome = run.finish(&mut records);
+    let outcome = outcome.map_err(|error| run.ended_early(error, &mut records));
     if let Some(records) = &records {
         records.end();
     }
-    let signal = outcome.map_err(|error| run.ended_early(error, records.as_ref(), run_dir))?;
+    let signal = outcome?;
     let checkpoint = run.save(records.as_ref())?;
-    Ok(Ended { step: run.step, last_step, checkpoint, signal })
+    let (step, skipped_steps) = (run.place.step, run.skipped_steps);
+    Ok(Ended { step, skipped_steps, last_step, checkpoint, signal })
 }
 
 /// The engine of a recipe with its first weights, a function of the seed.
@@ -126,6 +141,7 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
 /// A run under way.
 struct Run<'a> {
     recipe: &'a Recipe,
+    run_dir: &'a Path,
     world: &'a World,
     device: Device,
     schedule: Schedule,
@@ -133,68 +149,99 @@ struct Run<'a> {
     engine: Engine,
     loader: Loader,
     interrupt: Interrupt,
-    /// Steps taken since the run's beginning.
-    step: u64,
-    /// Steps taken on the schedule: others than `step` where epochs have another number of steps since
-    /// the number of processes has changed.
-    at: u64,
-    /// Batches of the data, at the present pace, that have been seen.
-    batches: u64,
+    place: Place,
+    /// The step that was queued last, whose numbers have not been read.
+    in_flight: Option<InFlight>,
+    last: Option<Last>,
+    /// When the last step was queued.
+    queued: Instant,
+    /// Steps that were skipped, of this process's.
+    skipped_steps: u64,
+    /// The last of them, up to the first that was not.
+    skipped_in_a_row: u32,
+    /// Why this rank cannot go on, until all ranks know of it.
+    fault: Option<anyhow::Error>,
     /// The step after which a checkpoint was saved last.
     saved_step: Option<u64>,
 }
 
-/// What happened at a step's place.
-enum Turn {
-    Taken { output: StepOutput, last_batch: ClipBatch, data_s: f64 },
-    Stopped { signal: i32 },
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Steps since the run's beginning.
+    step: u64,
+    /// Steps on the schedule: others than `step` where epochs have another number of steps since the
+    /// number of processes has changed.
+    at: u64,
+    /// Batches of the data, at the present pace, that have been seen.
+    batches: u64,
+}
+
+/// Why a run ended whose numbers would not be finite again: its last steps are not worth keeping.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stopped(String);
+
+/// A step whose numbers are on their way from the device.
+struct InFlight {
+    read_back: StepReadBack,
+    /// Where the run was before it.
+    before: Place,
+}
+
+/// The step that was queued last, in flight or not.
+struct Last {
+    output: StepOutput,
+    /// Its last batch; none if this rank had none.
+    batch: Option<ClipBatch>,
 }
 
 impl Run<'_> {
-    /// Steps until the schedule ends or a signal comes, which is given back.
+    /// Steps until the schedule ends or a signal comes, which is given back. The numbers of a step are
+    /// read once the next one is queued, so that the device always has work.
     fn finish(&mut self, records: &mut Option<Records>) -> anyhow::Result<Option<i32>> {
         let output = &self.recipe.output;
         let [checkpoint_every, tracks_every, monitor_every] =
             [output.checkpoint_every, output.tracks_every, self.recipe.monitor.every]
                 .map(|span| span.steps(self.pace.steps_per_epoch()));
-        let batches = self.pace.batches_per_step * self.world.share.world_size;
-        let images = StepImages::new(self.recipe).total() * batches as i64;
-        // What could not be recorded ends the run on every rank, before the next step.
-        let mut recorded = Ok(());
         // Before the first step, or what a run that was ended did not come to.
-        if self.at.is_multiple_of(monitor_every) {
+        if self.place.at.is_multiple_of(monitor_every) {
             self.judge(records)?;
         }
-        while self.at < self.schedule.total_steps {
-            let started = Instant::now();
-            let scheduled = self.schedule.at(self.at);
-            let (output, last_batch, data_s) = match self.turn(recorded, &scheduled)? {
-                Turn::Taken { output, last_batch, data_s } => (output, last_batch, data_s),
-                Turn::Stopped { signal } => return Ok(Some(signal)),
-            };
-            recorded = Ok(());
-            (self.step, self.at) = (self.step + 1, self.at + 1);
-            self.batches += self.pace.batches_per_step;
-            let is_last = self.at == self.schedule.total_steps;
-            if let Some(records) = records {
-                let epoch = self.batches as f64 / self.pace.batches_per_epoch as f64;
-                let timing = Timing { step_s: started.elapsed().as_secs_f64(), data_s, images };
-                let metrics =
-                    StepMetrics::new(&output, &self.engine, &scheduled, (self.step, epoch), timing);
-                recorded = records.step(&metrics);
-                let is_due = self.at.is_multiple_of(tracks_every) || is_last || self.step == 1;
-                if is_due && !output.tracks_V.is_empty() {
-                    records.tracks(&last_batch, self.recipe, &output, self.step);
-                }
+        while self.place.at < self.schedule.total_steps {
+            if let (None, Some(signal)) = (&self.world.group, self.interrupt.caught()) {
+                self.confirm_all(records)?;
+                return Ok(Some(signal));
             }
-            if self.at.is_multiple_of(monitor_every) || is_last {
+            let queued = self.queue_step()?;
+            let before = self.in_flight.replace(queued);
+            let mut signal = self.confirm(before, records)?;
+            let Place { step, at, .. } = self.place;
+            let is_last = at == self.schedule.total_steps;
+            let judges = at.is_multiple_of(monitor_every) || is_last;
+            let draws = at.is_multiple_of(tracks_every) || is_last || step == 1;
+            let saves = (at.is_multiple_of(checkpoint_every) || self.is_kept()) && !is_last;
+            if draws || judges || saves || signal.is_some() {
+                signal = signal.or(self.confirm_all(records)?);
+            }
+            if draws
+                && let (Some(records), Some(Last { output, batch: Some(batch) })) =
+                    (&mut *records, &self.last)
+                && !output.tracks_V.is_empty()
+            {
+                records.tracks(batch, self.recipe, output, step);
+            }
+            if judges {
                 self.judge(records)?;
             }
-            if (self.at.is_multiple_of(checkpoint_every) || self.is_kept()) && !is_last {
+            if saves {
                 self.save(records.as_ref())?;
             }
+            if signal.is_some() {
+                return Ok(signal);
+            }
         }
-        self.world.all_ok(recorded)?;
+        self.world.all_ok(self.fault.take().map_or(Ok(()), Err))?;
         Ok(None)
     }
 
@@ -210,88 +257,177 @@ impl Run<'_> {
                 alive.is_ok() && self.interrupt.caught().is_none()
             };
             if let Some(records) = records {
-                records.judge(&self.engine, self.recipe, self.step, &mut goes_on);
+                records.judge(&self.engine, self.recipe, self.place.step, &mut goes_on);
             }
             alive
         })?;
         judged.unwrap_or(Ok(()))
     }
 
-    /// One step: its batches, their gradients, the update. Every rank stops before it if one got a
-    /// signal, and fails if one has no batch or could not record the step before.
-    fn turn(
-        &mut self,
-        recorded: anyhow::Result<()>,
-        scheduled: &Scheduled,
-    ) -> anyhow::Result<Turn> {
-        let first = recorded.and_then(|()| Ok(self.loader.next()?));
-        let (mut batch, signal) = self.world.agree(first, self.interrupt.caught())?;
-        if let Some(signal) = signal {
-            return Ok(Turn::Stopped { signal });
+    /// Queues one step: its batches, their gradients, the update. A rank of several that has no batch
+    /// or another fault takes part all the same, for the others wait for it; the step then changes
+    /// nothing on any rank.
+    fn queue_step(&mut self) -> anyhow::Result<InFlight> {
+        let before = self.place;
+        let scheduled = self.schedule.at(before.at);
+        let mut data_s = 0.0;
+        let mut last_batch = None;
+        for index in 0..self.pace.batches_per_step {
+            let draws =
+                draws(self.recipe, self.world.share.rank, before.batches + index, self.device);
+            let views = match self.next_batch() {
+                Ok((views, batch)) => {
+                    data_s += batch.waited_s;
+                    last_batch = Some(batch);
+                    views
+                }
+                Err(error) if self.world.group.is_none() => return Err(error),
+                Err(error) => {
+                    self.fault.get_or_insert(error);
+                    synthetic_views(self.recipe, self.device)
+                }
+            };
+            let Views { global_VBTCHW, local_LBTCHW } = &views;
+            self.engine.backward(global_VBTCHW, local_LBTCHW, &draws, &scheduled)?;
         }
-        let mut data_s = batch.waited_s;
-        self.learn_from(&batch, 0, scheduled)?;
-        for index in 1..self.pace.batches_per_step {
-            let next = self.loader.next().map_err(anyhow::Error::new);
-            (batch, _) = self.world.agree(next, None)?;
-            data_s += batch.waited_s;
-            self.learn_from(&batch, index, scheduled)?;
-        }
-        let output = self.engine.update(scheduled)?;
-        Ok(Turn::Taken { output, last_batch: batch, data_s })
+        let notice = Notice { fault: self.fault.is_some(), signal: self.interrupt.caught() };
+        let output = self.engine.update(&scheduled, notice)?;
+        self.place = Place {
+            step: before.step + 1,
+            at: before.at + 1,
+            batches: before.batches + self.pace.batches_per_step,
+        };
+        let now = Instant::now();
+        let batches = self.pace.batches_per_step * self.world.share.world_size;
+        let timing = Timing {
+            step_s: now.duration_since(self.queued).as_secs_f64(),
+            data_s,
+            images: StepImages::new(self.recipe).total() * batches as i64,
+        };
+        self.queued = now;
+        let epoch = self.place.batches as f64 / self.pace.batches_per_epoch as f64;
+        let place = (self.place.step, epoch);
+        let read_back = StepReadBack::start(&output, &self.engine, &scheduled, place, timing)?;
+        self.last = Some(Last { output, batch: last_batch });
+        Ok(InFlight { read_back, before })
     }
 
-    /// Adds to the gradients what the batch of this index in its step teaches.
-    fn learn_from(
-        &mut self,
-        batch: &ClipBatch,
-        index: u64,
-        scheduled: &Scheduled,
-    ) -> Result<(), StepError> {
-        let (recipe, sample_ids) = (self.recipe, batch.sample_ids());
+    fn next_batch(&mut self) -> anyhow::Result<(Views, ClipBatch)> {
+        let batch = self.loader.next()?;
+        let sample_ids = batch.sample_ids();
         let keys =
-            ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
-        let views = views(&batch.frames_BTCHW, &recipe.views, keys, self.device);
-        let draws = draws(recipe, self.world.share.rank, self.batches + index, self.device);
-        self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, scheduled)
+            ViewKeys { seed: self.recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
+        Ok((views(&batch.frames_BTCHW, &self.recipe.views, keys, self.device), batch))
+    }
+
+    /// Reads a step's numbers and records them; gives the signal that ends the run after the steps that
+    /// are queued.
+    ///
+    /// # Errors
+    /// On every rank: one had a fault, or too many steps in a row were skipped.
+    fn confirm(
+        &mut self,
+        step: Option<InFlight>,
+        records: &mut Option<Records>,
+    ) -> anyhow::Result<Option<i32>> {
+        let Some(InFlight { read_back, before }) = step else { return Ok(None) };
+        let StepRead { metrics, notice } = read_back.wait()?;
+        if notice.fault {
+            // This step changed nothing, and neither did those that are queued behind it.
+            self.in_flight = None;
+            self.place = before;
+            return Err(self.world.reason(self.fault.take()));
+        }
+        let recorded = records.as_mut().map_or(Ok(()), |records| records.step(&metrics));
+        if let Err(error) = recorded {
+            if self.world.group.is_none() {
+                return Err(error);
+            }
+            self.fault.get_or_insert(error);
+        }
+        if !metrics.is_skipped {
+            self.skipped_in_a_row = 0;
+            return Ok(notice.signal);
+        }
+        self.skipped_steps += 1;
+        self.skipped_in_a_row += 1;
+        // The first overflows of float16 are for the loss scale to find out.
+        let overflows = self.engine.loss_scale().map_or(0, |_| MOST_OVERFLOWS);
+        if self.skipped_in_a_row < MOST_SKIPPED + overflows {
+            return Ok(notice.signal);
+        }
+        // Only the tensors of the step that was queued last are still there to be looked at.
+        match self.in_flight.take() {
+            Some(last) => Ok(self.confirm(Some(last), records)?.or(notice.signal)),
+            None => Err(self.stopped().into()),
+        }
+    }
+
+    /// The end of a run whose steps are no longer finite, after what the last one worked on is written.
+    fn stopped(&mut self) -> Stopped {
+        let (step, in_a_row) = (self.place.step, self.skipped_in_a_row);
+        let rank = match self.world.group {
+            Some(_) => format!("-rank-{}", self.world.share.rank),
+            None => String::new(),
+        };
+        let path = self.run_dir.join(format!("capture-step-{step}{rank}.safetensors"));
+        let Last { output, .. } = self.last.as_ref().expect("a step that was skipped");
+        let NonFinite { what, tensor, capture } = self.engine.non_finite(output);
+        let captured = match capture.map(|capture| capture.write(&path)) {
+            None => String::new(),
+            Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
+            Some(Err(reason)) => format!("; what it worked on was not kept: {reason}"),
+        };
+        let tensor =
+            tensor.map_or("one of another rank or batch".into(), |name| format!("`{name}`"));
+        Stopped(format!(
+            "step {step} stopped the run: {in_a_row} steps in a row were skipped, since the {what} is \
+             not finite; the first tensor that is not: {tensor}{captured}; start anew with a lower \
+             `train.lr` and another --run-dir"
+        ))
+    }
+
+    /// Reads and records the step that is in flight.
+    fn confirm_all(&mut self, records: &mut Option<Records>) -> anyhow::Result<Option<i32>> {
+        let last = self.in_flight.take();
+        self.confirm(last, records)
     }
 
     /// Whether the checkpoint after the last step is kept for good.
     fn is_kept(&self) -> bool {
         let keep_every = self.recipe.output.keep_every.steps(self.pace.steps_per_epoch());
-        self.at.is_multiple_of(keep_every)
+        self.place.at.is_multiple_of(keep_every)
     }
 
     /// Saves on the first rank unless that is done, and fails on every rank if it cannot.
     fn save(&mut self, records: Option<&Records>) -> anyhow::Result<Option<PathBuf>> {
-        if self.saved_step == Some(self.step) {
-            return Ok(records.map(|records| records.checkpoint(self.step)));
+        let step = self.place.step;
+        if self.saved_step == Some(step) {
+            return Ok(records.map(|records| records.checkpoint(step)));
         }
         let saved = records.map(|records| self.save_here(records)).transpose();
         let saved = self.world.all_ok(saved)?;
-        self.saved_step = Some(self.step);
+        self.saved_step = Some(step);
         Ok(saved)
     }
 
     fn save_here(&self, records: &Records) -> anyhow::Result<PathBuf> {
-        let position = self.pace.position(self.batches);
-        records.save(&self.engine, self.step, position, self.is_kept())
+        let position = self.pace.position(self.place.batches);
+        records.save(&self.engine, self.place.step, position, self.is_kept())
     }
 
-    /// The error that ends a run. The steps since the last checkpoint are worth keeping, unless a
-    /// number that is not finite would come again.
+    /// The error that ends a run. The steps since the last checkpoint are worth keeping, unless numbers
+    /// that are not finite would come again.
     fn ended_early(
         &mut self,
         error: anyhow::Error,
-        records: Option<&Records>,
-        run_dir: &Path,
+        records: &mut Option<Records>,
     ) -> anyhow::Error {
-        let failed_step = self.step + 1;
+        if error.is::<Stopped>() {
+            return error;
+        }
+        let failed_step = self.place.step + 1;
         let error = match error.downcast::<StepError>() {
-            Ok(error @ StepError::NonFinite { .. }) => {
-                let path = capture_path(run_dir, failed_step, self.world);
-                return stopped(&error, self.engine.take_capture(), failed_step, &path);
-            }
             Ok(error) => match memory_error(&error.to_string()) {
                 Some(short_of_memory) => short_of_memory,
                 None if self.world.group.is_some() => lost(&error.to_string()),
@@ -299,17 +435,33 @@ impl Run<'_> {
             },
             Err(error) => error,
         };
+        self.record_in_flight(records);
         // Where all know of the error, all wait for the save; otherwise a rank may be gone.
         let saved = if error.is::<Settled>() {
-            self.save(records)
+            self.save(records.as_ref())
         } else {
-            records.map(|records| self.save_here(records)).transpose()
+            records.as_ref().map(|records| self.save_here(records)).transpose()
         };
         match saved {
             Ok(Some(saved)) => {
                 error.context(format!("the run ended early, saved in {}", saved.display()))
             }
             Ok(None) | Err(_) => error,
+        }
+    }
+
+    /// Records the step before the one that failed, without the other ranks.
+    fn record_in_flight(&mut self, records: &mut Option<Records>) {
+        let Some(InFlight { read_back, before }) = self.in_flight.take() else { return };
+        match read_back.wait() {
+            Ok(StepRead { notice: Notice { fault: true, .. }, .. }) => self.place = before,
+            Ok(StepRead { metrics, .. }) => {
+                if let Some(records) = records {
+                    // The run ends with another error already.
+                    let _ = records.step(&metrics);
+                }
+            }
+            Err(_) => (),
         }
     }
 }
@@ -390,28 +542,4 @@ fn open_stores(folders: &[PathBuf]) -> anyhow::Result<Vec<Arc<FrameStore>>> {
         stores.push(Arc::new(store));
     }
     Ok(stores)
-}
-
-/// Where a rank leaves what a step that failed worked on.
-fn capture_path(run_dir: &Path, step: u64, world: &World) -> PathBuf {
-    let rank = match world.group {
-        Some(_) => format!("-rank-{}", world.share.rank),
-        None => String::new(),
-    };
-    run_dir.join(format!("capture-step-{step}{rank}.safetensors"))
-}
-
-/// The error of a step whose numbers are not finite, after its capture is written.
-fn stopped(error: &StepError, capture: Option<StateDict>, step: u64, path: &Path) -> anyhow::Error {
-    let captured = match capture.map(|capture| capture.write(path)) {
-        None => String::new(),
-        Some(Ok(())) => format!("; what the step worked on lies in {}", path.display()),
-        Some(Err(reason)) => {
-            format!("; what it worked on was not kept: {reason}")
-        }
-    };
-    anyhow!(
-        "step {step} stopped the run: {error}{captured}; start anew with a lower `train.lr` and \
-         another --run-dir"
-    )
 }

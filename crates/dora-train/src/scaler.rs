@@ -1,56 +1,51 @@
 //! The factor of the loss under float16, whose small gradients would otherwise be zero (Micikevicius
 //! et al. 2018). Values and rule are those of `torch.amp.GradScaler`.
 
-use tch::Tensor;
+use dora_model::StateDict;
+use tch::{Device, Kind, Tensor};
+use torch_ext::{TorchError, update_loss_scale};
 
-const START: f64 = 65536.0;
+const START: f64 = (1u64 << MOST_OVERFLOWS) as f64;
 const GROWTH: f64 = 2.0;
 const BACKOFF: f64 = 0.5;
-const GROWTH_INTERVAL: f64 = 2000.0;
-/// Below this, the gradients do not overflow because of the factor.
-const SMALLEST: f64 = 1.0;
+const GROWTH_INTERVAL: i64 = 2000;
 
-/// A factor that halves when gradients overflow and doubles when they have not for long.
+/// Steps in a row that the factor itself may cost, until it is down from its start to 1.
+pub const MOST_OVERFLOWS: u32 = 16;
+
+/// A factor that halves when gradients overflow and doubles when they have not for long. It lies on the
+/// device, so that no step waits for it.
 #[derive(Debug)]
 pub struct LossScaler {
-    /// Factor and good steps since it changed, as a checkpoint keeps them and ranks share them.
-    state: Tensor,
-}
-
-impl Default for LossScaler {
-    fn default() -> Self {
-        Self { state: Tensor::from_slice(&[START, 0.0]) }
-    }
+    scale: Tensor,
+    good_steps: Tensor,
 }
 
 impl LossScaler {
-    /// The factor now.
-    pub fn scale(&self) -> f64 {
-        self.state.double_value(&[0])
-    }
-
-    /// Takes note of a step; returns whether it is to be skipped and its gradients forgotten: they
-    /// overflowed, and a smaller factor may help.
-    pub fn update(&mut self, overflowed: bool) -> bool {
-        let (scale, good_steps) = (self.scale(), self.state.double_value(&[1]) + 1.0);
-        if overflowed {
-            self.set(scale * BACKOFF, 0.0);
-            return scale > SMALLEST;
+    /// The factor of a first step.
+    pub fn new(device: Device) -> Self {
+        Self {
+            scale: Tensor::full([], START, (Kind::Float, device)),
+            good_steps: Tensor::zeros([], (Kind::Int, device)),
         }
-        if good_steps == GROWTH_INTERVAL {
-            self.set(scale * GROWTH, 0.0);
-        } else {
-            self.set(scale, good_steps);
-        }
-        false
     }
 
-    /// Factor and good steps, `[2]` in float64 on the CPU; storage is shared.
-    pub(crate) fn state(&self) -> &Tensor {
-        &self.state
+    /// The factor now, a float32 scalar.
+    pub fn scale(&self) -> &Tensor {
+        &self.scale
     }
 
-    fn set(&mut self, scale: f64, good_steps: f64) {
-        self.state.copy_(&Tensor::from_slice(&[scale, good_steps]));
+    /// Takes note of a step, and of whether it was skipped: 1 or 0 in float32.
+    pub fn update(&mut self, skipped: &Tensor) -> Result<(), TorchError> {
+        let Self { scale, good_steps } = self;
+        update_loss_scale(scale, good_steps, skipped, GROWTH, BACKOFF, GROWTH_INTERVAL)
+    }
+
+    /// Factor, and good steps since it changed; storage is shared.
+    pub(crate) fn state(&self) -> StateDict {
+        let mut state = StateDict::default();
+        state.insert("loss_scale", self.scale.shallow_clone());
+        state.insert("loss_scale_good_steps", self.good_steps.shallow_clone());
+        state
     }
 }

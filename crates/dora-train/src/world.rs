@@ -192,22 +192,6 @@ impl World {
         Ok(Some(result))
     }
 
-    /// Before a step: the batch if every rank has its own, and the signal that any rank got; every
-    /// rank fails if one has no batch.
-    pub fn agree<T>(
-        &self,
-        batch: anyhow::Result<T>,
-        signal: Option<i32>,
-    ) -> anyhow::Result<(T, Option<i32>)> {
-        let own = [i64::from(batch.is_err()), i64::from(signal.unwrap_or(0))];
-        let [is_bad, signal] = self.largest(own, self.device)?;
-        if is_bad != 0 {
-            return Err(self.reason(batch.err()));
-        }
-        let signal = i32::try_from(signal).ok().filter(|signal| *signal != 0);
-        Ok((batch?, signal))
-    }
-
     /// Checks that `digest`, of `what` every rank was given, is the same on all.
     pub fn check_same(&self, what: &str, digest: u64) -> anyhow::Result<()> {
         match self.first_other(digest as i64)? {
@@ -253,8 +237,9 @@ impl World {
         numbers_of(&shared)
     }
 
-    /// This rank's own error, or else the first one that another rank has; a [`Settled`] one.
-    fn reason(&self, own: Option<anyhow::Error>) -> anyhow::Error {
+    /// This rank's own error, or else the first one that another rank has; a [`Settled`] one. All ranks
+    /// come here, and one of them at least has an error.
+    pub fn reason(&self, own: Option<anyhow::Error>) -> anyhow::Error {
         let Some(group) = &self.group else {
             return own.unwrap_or_else(|| anyhow!("failed without a reason"));
         };

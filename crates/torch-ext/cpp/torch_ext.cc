@@ -50,34 +50,67 @@ char *te_autocast_exit(int is_cuda, int was_enabled, int old_dtype) {
   });
 }
 
+void te_autocast_hold() { at::autocast::increment_nesting(); }
+
+void te_autocast_release() {
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+}
+
+char *te_addcmul_as_is(Tensor *self, Tensor *factor, Tensor *other, Tensor **out) {
+  return guarded([&] {
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    *out = new Tensor(at::addcmul(*self, *factor, *other));
+  });
+}
+
 char *te_fused_adamw(List params, List grads, List exp_avgs, List exp_avg_sqs, List steps, size_t n,
-                     double lr, double beta1, double beta2, double weight_decay, double eps) {
+                     double lr, double beta1, double beta2, double weight_decay, double eps,
+                     Tensor *found_inf) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto p = collect(params, n), g = collect(grads, n), m = collect(exp_avgs, n),
          v = collect(exp_avg_sqs, n), s = collect(steps, n);
-    for (auto &step : s) step.add_(1);
-    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false);
+    if (found_inf)
+      at::_foreach_add_(s, 1 - *found_inf);
+    else
+      at::_foreach_add_(s, 1);
+    auto guard = found_inf ? std::optional(*found_inf) : std::nullopt;
+    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false, {},
+                      guard);
   });
 }
 
-char *te_clip_each(List grads, size_t n, double max_norm, double eps, double factor,
+char *te_clip_each(List grads, size_t n, double max_norm, double eps, Tensor *scale,
                    Tensor **norms_out) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto g = collect(grads, n);
-    auto norms = at::_foreach_norm(g, 2);
-    auto true_norms = at::stack(norms).mul_(factor);
-    auto clipped = (max_norm / (true_norms + eps)).clamp_max_(1).mul_(factor);
-    at::_foreach_mul_(g, clipped.unbind());
-    *norms_out = new Tensor(true_norms);
+    auto norms = at::stack(at::_foreach_norm(g, 2));
+    if (scale) norms /= *scale;
+    auto factors = (max_norm / (norms + eps)).clamp_max_(1);
+    if (scale) factors /= *scale;
+    at::_foreach_mul_(g, factors.unbind());
+    *norms_out = new Tensor(norms);
   });
 }
 
-char *te_lerp_each(List targets, List ends, size_t n, double weight) {
+// SGD on half the squared distance, `target -= weight * (target - end)`: the one list operation that
+// moves towards other tensors and leaves all as they are where found_inf is 1, without the host.
+char *te_lerp_each(List targets, List ends, size_t n, double weight, Tensor *found_inf) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    at::_foreach_lerp_(collect(targets, n), collect(ends, n), weight);
+    const double weight_decay = 1, momentum = 0, dampening = 0;
+    const bool nesterov = false, maximize = true, is_first_step = true;
+    at::_fused_sgd_(collect(targets, n), collect(ends, n), {}, weight_decay, momentum, weight,
+                    dampening, nesterov, maximize, is_first_step, {}, *found_inf);
+  });
+}
+
+char *te_update_loss_scale(Tensor *scale, Tensor *good_steps, Tensor *found_inf, double growth,
+                           double backoff, int64_t growth_interval) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_amp_update_scale_(*scale, *good_steps, *found_inf, growth, backoff, growth_interval);
   });
 }
 

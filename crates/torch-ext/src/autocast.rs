@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::{TorchError, ffi};
 
@@ -51,4 +51,47 @@ impl Drop for Autocast {
             unsafe { ffi::te_autocast_exit(self.is_cuda, self.was_enabled, self.old_dtype) };
         let _ = ffi::check("autocast", error);
     }
+}
+
+/// Keeps the weights that autocast casts from one [`Autocast`] region to the next on this thread, until
+/// it is dropped: drop it before they change.
+#[derive(Debug)]
+pub struct CastWeights(PhantomData<*const ()>);
+
+impl CastWeights {
+    /// From here on.
+    pub fn keep() -> Self {
+        // SAFETY: counts a number of this thread up.
+        unsafe { ffi::te_autocast_hold() };
+        Self(PhantomData)
+    }
+}
+
+impl Drop for CastWeights {
+    fn drop(&mut self) {
+        // SAFETY: counts the number down again, and frees cast weights at zero.
+        unsafe { ffi::te_autocast_release() }
+    }
+}
+
+/// `tensor + factor * other` in the dtype that the three have in common, also in an [`Autocast`] region:
+/// there libtorch would first make copies of them in that dtype.
+pub fn addcmul_as_is(
+    tensor: &Tensor,
+    factor: &Tensor,
+    other: &Tensor,
+) -> Result<Tensor, TorchError> {
+    let mut sum = std::ptr::null_mut();
+    // SAFETY: three live tensor handles; on success `sum` is a new tensor that we own.
+    let error = unsafe {
+        ffi::te_addcmul_as_is(
+            tensor.as_ptr().cast_mut(),
+            factor.as_ptr().cast_mut(),
+            other.as_ptr().cast_mut(),
+            &mut sum,
+        )
+    };
+    ffi::check("addcmul", error)?;
+    // SAFETY: see above.
+    Ok(unsafe { Tensor::from_ptr(sum) })
 }

@@ -18,6 +18,9 @@ pub(crate) enum GroupHandle {}
 /// A `c10d::Reducer`, only ever behind a pointer.
 pub(crate) enum ReducerHandle {}
 
+/// A `c10::Event`, only ever behind a pointer.
+pub(crate) enum EventHandle {}
+
 unsafe extern "C" {
     fn te_free_error(message: *mut c_char);
     pub(crate) fn te_load_cuda() -> c_int;
@@ -33,6 +36,14 @@ unsafe extern "C" {
         was_enabled: c_int,
         old_dtype: c_int,
     ) -> *mut c_char;
+    pub(crate) fn te_autocast_hold();
+    pub(crate) fn te_autocast_release();
+    pub(crate) fn te_addcmul_as_is(
+        tensor: *mut C_tensor,
+        factor: *mut C_tensor,
+        other: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn te_fused_adamw(
         params: List,
         grads: List,
@@ -45,17 +56,41 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        found_inf: *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn te_clip_each(
         grads: List,
         n: usize,
         max_norm: f64,
         eps: f64,
-        factor: f64,
+        scale: *mut C_tensor,
         norms_out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    pub(crate) fn te_lerp_each(targets: List, ends: List, n: usize, weight: f64) -> *mut c_char;
+    pub(crate) fn te_lerp_each(
+        targets: List,
+        ends: List,
+        n: usize,
+        weight: f64,
+        found_inf: *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn te_update_loss_scale(
+        scale: *mut C_tensor,
+        good_steps: *mut C_tensor,
+        found_inf: *mut C_tensor,
+        growth: f64,
+        backoff: f64,
+        growth_interval: i64,
+    ) -> *mut c_char;
     pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
+    pub(crate) fn te_read_back(
+        values: *mut C_tensor,
+        host: *mut *mut C_tensor,
+        event: *mut *mut EventHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_event_wait(event: *mut EventHandle) -> *mut c_char;
+    pub(crate) fn te_event_free(event: *mut EventHandle);
+    pub(crate) fn te_count_transfers() -> u64;
+    pub(crate) fn te_end_count(handle: u64, counts: *mut i64);
     pub(crate) fn te_tcp_store(
         host: *const c_char,
         port: u16,

@@ -10,13 +10,16 @@ mod cuda;
 mod distributed;
 mod ffi;
 mod lists;
+mod transfers;
 
-pub use autocast::{Autocast, AutocastDtype};
+pub use autocast::{Autocast, AutocastDtype, CastWeights, addcmul_as_is};
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
+    update_loss_scale,
 };
+pub use transfers::{ReadBack, Transfers, count_transfers};
 
 /// An exception that libtorch threw, with the text that it gave.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 //! model, without a synchronisation with the device.
 
 use tch::{Kind, Tensor};
+use torch_sys::C_tensor;
 
 use crate::{
     TorchError,
@@ -80,15 +81,20 @@ impl<'a> AdamWLists<'a> {
     }
 }
 
-/// One step of `torch.optim.AdamW(fused=True)`; counts every tensor's step up by one first.
-pub fn fused_adamw(lists: &AdamWLists, group: AdamW) -> Result<(), TorchError> {
+/// One step of `torch.optim.AdamW(fused=True)`; counts every tensor's step up by one first. Where
+/// `found_inf`, a float32 scalar on the tensors' device, is 1 rather than 0, nothing changes.
+pub fn fused_adamw(
+    lists: &AdamWLists,
+    group: AdamW,
+    found_inf: Option<&Tensor>,
+) -> Result<(), TorchError> {
     let n = lists.params.len();
     let [params, grads, exp_avgs, exp_avg_sqs, steps] =
         [&lists.params, &lists.grads, &lists.exp_avgs, &lists.exp_avg_sqs, &lists.steps].map(|l| {
             assert_eq!(l.len(), n, "lists of one length");
             handles(l)
         });
-    // SAFETY: five arrays of n live tensor handles.
+    // SAFETY: five arrays of n live tensor handles, and one more or null.
     let error = unsafe {
         ffi::te_fused_adamw(
             params.as_ptr(),
@@ -102,40 +108,88 @@ pub fn fused_adamw(lists: &AdamWLists, group: AdamW) -> Result<(), TorchError> {
             group.betas.1,
             group.weight_decay,
             group.eps,
+            optional(found_inf),
         )
     };
     check("fused_adamw", error)
 }
 
-/// Multiplies each gradient by `factor`, then clips it to `max_norm` on its own: times
-/// `max_norm / (norm + eps)` where that is below one. Returns the norms before clipping, `[n]`, on the
-/// gradients' device. A `factor` other than 1 takes a loss scale out.
+/// Divides each gradient by the loss scale, if there is one, then clips it to `max_norm` on its own:
+/// times `max_norm / (norm + eps)` where that is below one. Returns the norms before clipping, `[n]`, on
+/// the gradients' device.
 pub fn clip_grad_norm_each(
     grads: &[&Tensor],
     max_norm: f64,
     eps: f64,
-    factor: f64,
+    loss_scale: Option<&Tensor>,
 ) -> Result<Tensor, TorchError> {
     let list = handles(grads);
     let mut norms = std::ptr::null_mut();
-    // SAFETY: an array of live handles; on success `norms` is a new tensor that we own.
-    let error =
-        unsafe { ffi::te_clip_each(list.as_ptr(), list.len(), max_norm, eps, factor, &mut norms) };
+    // SAFETY: an array of live handles, and a live one or null; on success `norms` is a new tensor that
+    // we own.
+    let error = unsafe {
+        ffi::te_clip_each(
+            list.as_ptr(),
+            list.len(),
+            max_norm,
+            eps,
+            optional(loss_scale),
+            &mut norms,
+        )
+    };
     check("clip_grad_norm_each", error)?;
     // SAFETY: see above.
     Ok(unsafe { Tensor::from_ptr(norms) })
 }
 
-/// Moves every target towards its end, in place: `target += weight * (end - target)`.
+/// Moves every target towards its end, in place: `target += weight * (end - target)`; nothing changes
+/// where `found_inf` is 1, as for [`fused_adamw`].
 ///
 /// With `weight = 1 - momentum` this is the moving average that the teacher follows.
-pub fn lerp_each(targets: &[&Tensor], ends: &[&Tensor], weight: f64) -> Result<(), TorchError> {
+pub fn lerp_each(
+    targets: &[&Tensor],
+    ends: &[&Tensor],
+    weight: f64,
+    found_inf: &Tensor,
+) -> Result<(), TorchError> {
     assert_eq!(targets.len(), ends.len(), "lists of one length");
     let (targets, ends) = (handles(targets), handles(ends));
-    // SAFETY: two arrays of n live tensor handles.
-    let error =
-        unsafe { ffi::te_lerp_each(targets.as_ptr(), ends.as_ptr(), targets.len(), weight) };
+    // SAFETY: two arrays of n live tensor handles, and one more.
+    let error = unsafe {
+        ffi::te_lerp_each(
+            targets.as_ptr(),
+            ends.as_ptr(),
+            targets.len(),
+            weight,
+            found_inf.as_ptr().cast_mut(),
+        )
+    };
     check("lerp_each", error)
+}
+
+/// The rule of `torch.amp.GradScaler`: multiplies `scale` by `backoff` where `found_inf` is 1, and by
+/// `growth` after every `growth_interval` steps without, which `good_steps` (int32) counts. All are
+/// scalars on one device; `scale` and `found_inf` are float32.
+pub fn update_loss_scale(
+    scale: &Tensor,
+    good_steps: &Tensor,
+    found_inf: &Tensor,
+    growth: f64,
+    backoff: f64,
+    growth_interval: i64,
+) -> Result<(), TorchError> {
+    // SAFETY: three live tensor handles.
+    let error = unsafe {
+        ffi::te_update_loss_scale(
+            scale.as_ptr().cast_mut(),
+            good_steps.as_ptr().cast_mut(),
+            found_inf.as_ptr().cast_mut(),
+            growth,
+            backoff,
+            growth_interval,
+        )
+    };
+    check("update_loss_scale", error)
 }
 
 /// Drops the gradients of the parameters, as `zero_grad(set_to_none=True)`.
@@ -144,4 +198,9 @@ pub fn clear_grads(params: &[&Tensor]) -> Result<(), TorchError> {
     // SAFETY: an array of live tensor handles.
     let error = unsafe { ffi::te_clear_grads(params.as_ptr(), params.len()) };
     check("clear_grads", error)
+}
+
+/// The handle of a tensor, or null.
+fn optional(tensor: Option<&Tensor>) -> *mut C_tensor {
+    tensor.map_or(std::ptr::null_mut(), |tensor| tensor.as_ptr().cast_mut())
 }

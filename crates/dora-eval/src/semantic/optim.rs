@@ -67,7 +67,7 @@ impl Optimiser {
             let weight_decay = if *is_decayed { weight_decay } else { 0.0 };
             let group =
                 torch_ext::AdamW { lr: lr * lr_scale, betas: BETAS, weight_decay, eps: EPS };
-            fused_adamw(&lists, group)?;
+            fused_adamw(&lists, group, None)?;
         }
         let params: Vec<&Tensor> = self.slots().map(|slot| &slot.param).collect();
         clear_grads(&params)

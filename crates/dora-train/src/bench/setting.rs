@@ -14,6 +14,7 @@ use torch_ext::{AutocastDtype, cuda_peak_memory_bytes, cuda_reset_peak_memory};
 use super::report::Parts;
 use crate::{
     engine::{Engine, Scheduled},
+    notice::Notice,
     plan::{Placement, draws},
     recipe::Recipe,
     run::new_engine,
@@ -142,9 +143,9 @@ impl<'a> Setting<'a> {
                 let Views { global_VBTCHW, local_LBTCHW } = &self.views;
                 self.engine.backward(global_VBTCHW, local_LBTCHW, &drawn, &self.scheduled)?;
             }
-            let output = self.engine.update(&self.scheduled)?;
+            let output = self.engine.update(&self.scheduled, Notice::default())?;
             wait_for(self.placement.device);
-            if output.is_taken {
+            if output.skipped.double_value(&[]) == 0.0 {
                 return Ok(started.elapsed().as_secs_f64());
             }
         }

@@ -169,6 +169,9 @@ pub struct TrainSection {
     pub seed: u64,
     /// Precision of the encoders.
     pub precision: Precision,
+    /// Computes the projection heads in that precision too, as the released code does; the loss stays in
+    /// float32.
+    pub autocast_head: bool,
     /// Where to train: `auto`, `cpu` or `cuda`.
     pub device: DeviceName,
 }
@@ -297,6 +300,7 @@ impl Default for TrainSection {
             freeze_last_layer: Span::Epochs(1.0),
             seed: 0,
             precision: Precision::Auto,
+            autocast_head: false,
             device: DeviceName::Auto,
         }
     }

@@ -257,12 +257,16 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
 }
 
 #[test]
-fn a_non_finite_loss_stops_the_run_and_leaves_what_it_worked_on() {
+fn steps_that_stay_non_finite_stop_the_run_and_leave_what_they_worked_on() {
     let bench = Workbench::new();
     let set = ["train.lr=1e30", "train.lr_warmup=0 steps", "train.freeze_last_layer=0 steps"];
     let output = bench.train("run", &set);
-    assert_refused(&output, &["not finite", "capture-step-2.safetensors"]);
-    assert!(bench.path("run/capture-step-2.safetensors").exists());
+    // The first step is finite and ruins the weights; the seventh is queued when the fifth bad one is read.
+    assert_refused(&output, &["step 7", "6 steps in a row", "capture-step-7.safetensors"]);
+    assert!(bench.path("run/capture-step-7.safetensors").exists());
+    let text = fs::read_to_string(bench.path("run/metrics.jsonl")).unwrap();
+    let skipped = text.lines().filter(|line| line.contains("\"is_skipped\":true")).count();
+    assert_eq!((text.lines().count(), skipped), (7, 6), "{text}");
 }
 
 #[test]
