@@ -260,7 +260,7 @@ fn a_skipped_step_leaves_no_trace() {
         for index in 0..4 {
             let [mut global, local] = views(1);
             if bad_steps.contains(&index) {
-                global = global * f64::NAN;
+                global *= f64::NAN;
             } else if index == 3 {
                 continue;
             }
