@@ -196,6 +196,7 @@ fn engine(world: &World, reduction: Reduction, batches: usize) -> Engine {
         clip_grad: 0.3,
         norm_last_layer: false,
         autocast: None,
+        autocast_tokens: false,
         autocast_head: false,
         gradient_accumulation_steps: batches,
     };

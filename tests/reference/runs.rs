@@ -41,6 +41,7 @@ fn check_run(name: &str, reduction: Reduction) {
         clip_grad: run.number("clip"),
         norm_last_layer: false,
         autocast: None,
+        autocast_tokens: false,
         autocast_head: false,
         gradient_accumulation_steps: 1,
     };

@@ -2,8 +2,8 @@
 //! and a learned position embedding that is interpolated to other image sizes.
 
 use rand::{Rng, RngExt};
-use tch::{Device, Tensor};
-use torch_ext::addcmul_as_is;
+use tch::{Device, Kind, Tensor};
+use torch_ext::without_autocast;
 
 use crate::{StateDict, StateError, state::ParameterShape};
 
@@ -68,6 +68,7 @@ pub struct Vit {
     pos_embed_1SD: Tensor,
     blocks: Vec<Block>,
     norm: LayerNorm,
+    tokens_kind: Kind,
 }
 
 #[derive(Debug)]
@@ -129,7 +130,14 @@ impl Vit {
             pos_embed_1SD: state.get("pos_embed")?,
             blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
             norm: norm("norm".into())?,
+            tokens_kind: state.get("cls_token")?.kind(),
         })
+    }
+
+    /// Keeps the tokens between blocks in another dtype than that of the parameters: under autocast in its
+    /// dtype, norms then read and write half as much.
+    pub fn keep_tokens_in(&mut self, kind: Kind) {
+        self.tokens_kind = kind;
     }
 
     /// Its sizes.
@@ -245,7 +253,9 @@ impl Vit {
         let cls_11D = &self.cls_token_11D + pos_embed_1SD.narrow(1, 0, 1);
         let patches_NPD = embedded_NPD + pos_embed_1SD.narrow(1, 1, rows * columns);
         let cls_N1D = cls_11D.expand([patches_NPD.size()[0], 1, self.config.width], false);
-        Tensor::cat(&[cls_N1D, patches_NPD.to_kind(self.cls_token_11D.kind())], 1)
+        let [cls_N1D, patches_NPD] =
+            [cls_N1D, patches_NPD].map(|tokens| tokens.to_kind(self.tokens_kind));
+        Tensor::cat(&[cls_N1D, patches_NPD], 1)
     }
 
     /// The position embedding for a grid: bicubic with DINO's scale factors `(side + 0.1) / trained
@@ -449,9 +459,7 @@ impl Block {
 fn add_branch(tokens: Tensor, branch: Tensor, scale_N11: Option<&Tensor>) -> Tensor {
     match scale_N11 {
         // Under autocast libtorch would make a copy of the branch in the dtype of the tokens.
-        Some(scale_N11) => {
-            addcmul_as_is(&tokens, &branch, scale_N11).unwrap_or_else(|error| panic!("{error}"))
-        }
+        Some(scale_N11) => without_autocast(|| tokens.addcmul(&branch, scale_N11)),
         None => tokens + branch,
     }
 }
@@ -476,6 +484,12 @@ impl Linear {
 
 impl LayerNorm {
     fn forward(&self, input: &Tensor) -> Tensor {
-        input.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+        let (shape, kind) = (self.weight.size(), input.kind());
+        if kind == self.weight.kind() {
+            return input.layer_norm(shape, Some(&self.weight), Some(&self.bias), self.eps, true);
+        }
+        // Autocast would give float32.
+        let [weight, bias] = [&self.weight, &self.bias].map(|param| param.to_kind(kind));
+        without_autocast(|| input.layer_norm(shape, Some(weight), Some(bias), self.eps, true))
     }
 }

@@ -133,6 +133,7 @@ pub fn method(recipe: &Recipe, placement: &Placement) -> Method {
         clip_grad: recipe.train.clip_grad,
         norm_last_layer: recipe.model.norm_last_layer,
         autocast: placement.autocast,
+        autocast_tokens: recipe.train.autocast_tokens,
         autocast_head: recipe.train.autocast_head,
         gradient_accumulation_steps: recipe.train.gradient_accumulation_steps,
     }

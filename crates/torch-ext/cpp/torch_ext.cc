@@ -56,11 +56,12 @@ void te_autocast_release() {
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
 }
 
-char *te_addcmul_as_is(Tensor *self, Tensor *factor, Tensor *other, Tensor **out) {
-  return guarded([&] {
-    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    *out = new Tensor(at::addcmul(*self, *factor, *other));
-  });
+void *te_autocast_suspend() {
+  return new c10::impl::ExcludeDispatchKeyGuard(c10::autocast_dispatch_keyset);
+}
+
+void te_autocast_resume(void *guard) {
+  delete static_cast<c10::impl::ExcludeDispatchKeyGuard *>(guard);
 }
 
 char *te_fused_adamw(List params, List grads, List exp_avgs, List exp_avg_sqs, List steps, size_t n,

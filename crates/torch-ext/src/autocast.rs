@@ -1,8 +1,8 @@
 //! Mixed precision: `torch.autocast` for the CPU and for CUDA.
 
-use std::marker::PhantomData;
+use std::{ffi::c_void, marker::PhantomData};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind};
 
 use crate::{TorchError, ffi};
 
@@ -14,6 +14,16 @@ pub enum AutocastDtype {
     Float16 = 5,
     /// bfloat16.
     BFloat16 = 15,
+}
+
+impl AutocastDtype {
+    /// The dtype of tensors in it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Float16 => Kind::Half,
+            Self::BFloat16 => Kind::BFloat16,
+        }
+    }
 }
 
 /// A region in which libtorch runs matrix products in a lower precision and reductions in float32.
@@ -74,24 +84,18 @@ impl Drop for CastWeights {
     }
 }
 
-/// `tensor + factor * other` in the dtype that the three have in common, also in an [`Autocast`] region:
-/// there libtorch would first make copies of them in that dtype.
-pub fn addcmul_as_is(
-    tensor: &Tensor,
-    factor: &Tensor,
-    other: &Tensor,
-) -> Result<Tensor, TorchError> {
-    let mut sum = std::ptr::null_mut();
-    // SAFETY: three live tensor handles; on success `sum` is a new tensor that we own.
-    let error = unsafe {
-        ffi::te_addcmul_as_is(
-            tensor.as_ptr().cast_mut(),
-            factor.as_ptr().cast_mut(),
-            other.as_ptr().cast_mut(),
-            &mut sum,
-        )
-    };
-    ffi::check("addcmul", error)?;
-    // SAFETY: see above.
-    Ok(unsafe { Tensor::from_ptr(sum) })
+/// Runs `body` without autocast, in a region or not: operations take their tensors in the dtypes that they
+/// have, as autocast itself runs its kernels.
+pub fn without_autocast<T>(body: impl FnOnce() -> T) -> T {
+    /// Puts back what was before, also if `body` panics.
+    struct Suspended(*mut c_void);
+    impl Drop for Suspended {
+        fn drop(&mut self) {
+            // SAFETY: a guard of this thread, ended once.
+            unsafe { ffi::te_autocast_resume(self.0) };
+        }
+    }
+    // SAFETY: sets flags of this thread, which the guard puts back.
+    let _suspended = Suspended(unsafe { ffi::te_autocast_suspend() });
+    body()
 }

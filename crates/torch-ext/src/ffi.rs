@@ -1,6 +1,6 @@
 //! Declarations of the functions in `cpp/` and the conversion of their errors.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -38,12 +38,8 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn te_autocast_hold();
     pub(crate) fn te_autocast_release();
-    pub(crate) fn te_addcmul_as_is(
-        tensor: *mut C_tensor,
-        factor: *mut C_tensor,
-        other: *mut C_tensor,
-        out: *mut *mut C_tensor,
-    ) -> *mut c_char;
+    pub(crate) fn te_autocast_suspend() -> *mut c_void;
+    pub(crate) fn te_autocast_resume(guard: *mut c_void);
     pub(crate) fn te_fused_adamw(
         params: List,
         grads: List,

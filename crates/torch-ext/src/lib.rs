@@ -12,7 +12,7 @@ mod ffi;
 mod lists;
 mod transfers;
 
-pub use autocast::{Autocast, AutocastDtype, CastWeights, addcmul_as_is};
+pub use autocast::{Autocast, AutocastDtype, CastWeights, without_autocast};
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{

@@ -115,11 +115,7 @@ impl<'a> Setting<'a> {
 
     /// Dtype of the products of the encoders.
     fn kind(&self) -> Kind {
-        match self.placement.autocast {
-            None => Kind::Float,
-            Some(AutocastDtype::BFloat16) => Kind::BFloat16,
-            Some(AutocastDtype::Float16) => Kind::Half,
-        }
+        self.placement.autocast.map_or(Kind::Float, AutocastDtype::kind)
     }
 
     /// The precision's name in a recipe.

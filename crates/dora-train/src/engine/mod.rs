@@ -42,6 +42,8 @@ pub struct Method {
     pub norm_last_layer: bool,
     /// Computes encoders under autocast in this dtype; `None` is full precision.
     pub autocast: Option<AutocastDtype>,
+    /// Keeps tokens between the encoders' blocks in that dtype too, rather than in full precision.
+    pub autocast_tokens: bool,
     /// Computes projection heads under autocast too; their logits are in full precision all the same.
     pub autocast_head: bool,
     /// Batches whose gradients are added up for one update, at least 1.
@@ -150,8 +152,12 @@ impl Engine {
         kind: Kind,
         group: Option<Rc<ProcessGroup>>,
     ) -> Result<Self, EngineError> {
-        let student = Network::new(config, values, device, kind, true)?;
-        let teacher = Network::new(config, values, device, kind, false)?;
+        let mut student = Network::new(config, values, device, kind, true)?;
+        let mut teacher = Network::new(config, values, device, kind, false)?;
+        if let (Some(dtype), true) = (method.autocast, method.autocast_tokens) {
+            student.backbone.keep_tokens_in(dtype.kind());
+            teacher.backbone.keep_tokens_in(dtype.kind());
+        }
         let center_1D = Tensor::zeros([1, config.head.out_dim], (kind, device));
         let optimizer = AdamW::new(student.state());
         let scaler =

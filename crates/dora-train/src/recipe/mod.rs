@@ -169,6 +169,8 @@ pub struct TrainSection {
     pub seed: u64,
     /// Precision of the encoders.
     pub precision: Precision,
+    /// Keeps tokens between blocks in that precision too: norms and sums move half the bytes, and round.
+    pub autocast_tokens: bool,
     /// Computes the projection heads in that precision too, as the released code does; the loss stays in
     /// float32.
     pub autocast_head: bool,
@@ -300,6 +302,7 @@ impl Default for TrainSection {
             freeze_last_layer: Span::Epochs(1.0),
             seed: 0,
             precision: Precision::Auto,
+            autocast_tokens: false,
             autocast_head: false,
             device: DeviceName::Auto,
         }
