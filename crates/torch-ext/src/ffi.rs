@@ -21,6 +21,7 @@ pub(crate) enum ReducerHandle {}
 unsafe extern "C" {
     fn te_free_error(message: *mut c_char);
     pub(crate) fn te_load_cuda() -> c_int;
+    pub(crate) fn te_expandable_segments() -> c_int;
     pub(crate) fn te_keep_freed_memory();
     pub(crate) fn te_autocast_enter(
         is_cuda: c_int,
