@@ -75,6 +75,17 @@ fn gradients_in_bfloat16_are_averages_but_for_rounding() {
 }
 
 #[test]
+fn ranks_divide_the_cores_that_they_share() {
+    let folder = TempDir::new().unwrap();
+    run_all("cores shared", 2, &folder.path().join("shared"));
+    if available_cores() < 2 || Command::new("taskset").arg("--version").output().is_err() {
+        println!("skipped: ranks on cores of their own need two cores and the program `taskset`");
+        return;
+    }
+    run_all("cores own", 2, &folder.path().join("own"));
+}
+
+#[test]
 fn a_bad_number_on_one_rank_stops_all() {
     let folder = TempDir::new().unwrap();
     run_all("bad number", 2, folder.path());
@@ -126,15 +137,30 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn available_cores() -> usize {
+    std::thread::available_parallelism().unwrap().get()
+}
+
 /// One rank of a test above; only they start it.
 #[test]
 #[ignore = "a part of the other tests of this module, which start it"]
 fn rank() {
     let scene = env::var(SCENE).expect("started by a test of this module");
     let timeout = if scene == "wait" { SHORT } else { Duration::from_secs(60) };
-    let world = World::join(timeout).unwrap();
     let words: Vec<&str> = scene.split(' ').collect();
+    if words == ["cores", "own"] && env::var("RANK").unwrap() == "1" {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let first = cores.unwrap().trim().split([',', '-']).next().unwrap();
+        let pid = std::process::id().to_string();
+        let bound = Command::new("taskset").args(["-acp", first, &pid]).output().unwrap();
+        assert!(bound.status.success(), "{bound:?}");
+    }
+    let world = World::join(timeout).unwrap();
     match words[..] {
+        ["cores", "shared"] => assert_eq!(world.cores(), (available_cores() / 2).max(1)),
+        // The other rank is bound to a single core.
+        ["cores", "own"] => assert_eq!(world.cores(), available_cores()),
         ["train", reduction, batches] => train(&world, reduction, batches.parse().unwrap()),
         ["compress"] => compress(&world),
         ["bad", "number"] => bad_number(&world),
