@@ -40,29 +40,9 @@ impl Rendezvous {
     /// # Errors
     /// A variable is missing or impossible.
     pub(super) fn read(variables: Variables) -> anyhow::Result<Option<Self>> {
-        let address = variables.text(MASTER_ADDR);
-        let address = address.map(|text| {
-            parse_address(&text).with_context(|| {
-                format!(
-                    "`{MASTER_ADDR}={text}` is no address: give one such as node0, 10.0.0.1 or fd00::1"
-                )
-            })
-        });
-        let (host, port_there) = address.transpose()?.unzip();
-        let port_there = port_there.flatten();
-        let missing = variables.missing(&[&TORCHRUN[..], &[MASTER_ADDR, MASTER_PORT]].concat());
-        let missing: Vec<&str> = missing
-            .into_iter()
-            .filter(|name| *name != MASTER_PORT || port_there.is_none())
-            .collect();
-        let is_torchruns = !missing.contains(&TORCHRUN[0]) || !missing.contains(&TORCHRUN[1]);
-        if is_torchruns && !missing.is_empty() {
-            bail!(
-                "of the variables that start several processes, {} is not set: use `cargo xtask train --nproc-per-node N` or torchrun, or unset RANK and WORLD_SIZE to train alone",
-                missing.join(" and ")
-            );
-        }
+        check_complete(variables)?;
         let Some((starter, place)) = Starter::read(variables)? else { return Ok(None) };
+        let (host, port) = given_endpoint(variables)?;
         let host = match (host, &starter) {
             (Some(host), _) => host,
             (None, _) if !place.spans_machines() => "127.0.0.1".to_owned(),
@@ -72,15 +52,10 @@ impl Rendezvous {
                 starter.name()
             ),
         };
-        let port = match (port_there, port(variables)?) {
-            (Some(there), Some(port)) if there != port => {
-                bail!("{MASTER_ADDR} names the port {there}, and `{MASTER_PORT}={port}` another")
-            }
-            (there, port) => there.or(port).unwrap_or(match starter {
-                Starter::Slurm { port, .. } => port,
-                _ => DEFAULT_PORT,
-            }),
-        };
+        let port = port.unwrap_or(match starter {
+            Starter::Slurm { port, .. } => port,
+            _ => DEFAULT_PORT,
+        });
         Ok(Some(Self {
             place,
             starter,
@@ -170,6 +145,49 @@ impl Rendezvous {
     }
 }
 
+/// Fails where some of torchrun's variables are set and others are not.
+fn check_complete(variables: Variables) -> anyhow::Result<()> {
+    let address = variables.text(MASTER_ADDR).and_then(|text| parse_address(&text));
+    let has_port = address.is_some_and(|(_, port)| port.is_some());
+    let mut missing = variables.missing(&TORCHRUN);
+    if missing.contains(&TORCHRUN[0]) && missing.contains(&TORCHRUN[1]) {
+        return Ok(());
+    }
+    let more = if has_port { &[MASTER_ADDR][..] } else { &[MASTER_ADDR, MASTER_PORT] };
+    missing.extend(variables.missing(more));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "of the variables that start several processes, {} is not set: use `cargo xtask train --nproc-per-node N` or torchrun, or unset RANK and WORLD_SIZE to train alone",
+        missing.join(" and ")
+    )
+}
+
+/// Host and port that `MASTER_ADDR` and `MASTER_PORT` give.
+fn given_endpoint(variables: Variables) -> anyhow::Result<(Option<String>, Option<u16>)> {
+    let address = variables.text(MASTER_ADDR).map(|text| {
+        parse_address(&text).with_context(|| {
+            format!(
+                "`{MASTER_ADDR}={text}` is no address: give one such as node0, 10.0.0.1 or fd00::1"
+            )
+        })
+    });
+    let (host, port_there) = address.transpose()?.unzip();
+    let port_there = port_there.flatten();
+    let Some(text) = variables.text(MASTER_PORT) else { return Ok((host, port_there)) };
+    let port =
+        text.parse().ok().filter(|port| *port != 0).with_context(|| {
+            format!("`{MASTER_PORT}={text}` is no port: give one of 1 to 65535")
+        })?;
+    match port_there {
+        Some(there) if there != port => {
+            bail!("{MASTER_ADDR} names the port {there}, and `{MASTER_PORT}={port}` another")
+        }
+        _ => Ok((host, Some(port))),
+    }
+}
+
 /// The host of an address, and its port if it has one: a name, an IPv4 or IPv6 address (this in
 /// brackets where a port follows), after `tcp://` or nothing.
 fn parse_address(text: &str) -> Option<(String, Option<u16>)> {
@@ -193,21 +211,11 @@ fn parse_address(text: &str) -> Option<(String, Option<u16>)> {
     };
     let is_name = |letter: char| letter.is_alphanumeric() || "-._".contains(letter);
     let is_host = host.contains(':') || (!host.is_empty() && host.chars().all(is_name));
-    let port = port.map(|port| port.parse().ok().filter(|port| *port != 0));
-    match port {
-        Some(None) => None,
-        port => is_host.then(|| (host.to_owned(), port.flatten())),
-    }
-}
-
-fn port(variables: Variables) -> anyhow::Result<Option<u16>> {
-    if variables.text(MASTER_PORT).is_none() {
-        return Ok(None);
-    }
-    let number = variables.number(MASTER_PORT)?;
-    let port = u16::try_from(number).ok().filter(|port| *port != 0);
-    let problem = || format!("`{MASTER_PORT}={number}` is no port: give one of 1 to 65535");
-    port.with_context(problem).map(Some)
+    let port = match port {
+        Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
+        None => None,
+    };
+    is_host.then(|| (host.to_owned(), port))
 }
 
 /// The address at which this machine talks to `host`.
