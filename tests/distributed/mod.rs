@@ -27,6 +27,7 @@ use dora_train::{
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
+use torch_ext::{Reducer, clear_grads};
 
 use super::method::{engine::CONFIG, largest_difference, uniform};
 
@@ -65,6 +66,25 @@ fn two_and_four_processes_equal_one() {
             }
         }
     }
+}
+
+#[test]
+fn gradients_in_bfloat16_are_averages_but_for_rounding() {
+    let folder = TempDir::new().unwrap();
+    for world in [2, 3] {
+        run_all("compress", world, &folder.path().join(world.to_string()));
+    }
+}
+
+#[test]
+fn ranks_divide_the_cores_that_they_share() {
+    let folder = TempDir::new().unwrap();
+    run_all("cores shared", 2, &folder.path().join("shared"));
+    if available_cores() < 2 || Command::new("taskset").arg("--version").output().is_err() {
+        println!("skipped: ranks on cores of their own need two cores and the program `taskset`");
+        return;
+    }
+    run_all("cores own", 2, &folder.path().join("own"));
 }
 
 #[test]
@@ -125,16 +145,32 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn available_cores() -> usize {
+    std::thread::available_parallelism().unwrap().get()
+}
+
 /// One rank of a test above; only they start it.
 #[test]
 #[ignore = "a part of the other tests of this module, which start it"]
 fn rank() {
     let scene = env::var(SCENE).expect("started by a test of this module");
     let timeout = if scene == "wait" { SHORT } else { Duration::from_secs(60) };
-    let world = World::join(timeout).unwrap();
     let words: Vec<&str> = scene.split(' ').collect();
+    if words == ["cores", "own"] && env::var("RANK").unwrap() == "1" {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let first = cores.unwrap().trim().split([',', '-']).next().unwrap();
+        let pid = std::process::id().to_string();
+        let bound = Command::new("taskset").args(["-acp", first, &pid]).output().unwrap();
+        assert!(bound.status.success(), "{bound:?}");
+    }
+    let world = World::join(timeout).unwrap();
     match words[..] {
+        ["cores", "shared"] => assert_eq!(world.cores(), (available_cores() / 2).max(1)),
+        // The other rank is bound to a single core.
+        ["cores", "own"] => assert_eq!(world.cores(), available_cores()),
         ["train", reduction, batches] => train(&world, reduction, batches.parse().unwrap()),
+        ["compress"] => compress(&world),
         ["bad", "number"] => bad_number(&world),
         ["lost", "rank"] => lost_rank(&world),
         ["words"] => words_of(&world),
@@ -257,6 +293,43 @@ fn train(world: &World, reduction: &str, batches: usize) {
         .merge(engine.teacher().state().with_prefix("teacher."))
         .merge(engine.training_state());
     end.write(Path::new(&env::var(OUT).unwrap())).unwrap();
+}
+
+/// Gradients of two buckets that are reduced in bfloat16, added up over two backwards, and those of a rank
+/// that reduces in float32.
+fn compress(world: &World) {
+    let group = world.group.as_ref().unwrap();
+    let ranks = world.share.world_size;
+    let params = [5, 6].map(|seed| uniform(seed, &[700, 500], Kind::Float).set_requires_grad(true));
+    let weights = |rank: u64, part: u64| {
+        [1, 2].map(|param| uniform(100 * rank + 10 * part + param, &[700, 500], Kind::Float) * 1e-3)
+    };
+    let loss = |rank: u64, part: u64| {
+        let weights = weights(rank, part);
+        (&params[0] * &weights[0]).sum(Kind::Float) + (&params[1] * &weights[1]).sum(Kind::Float)
+    };
+    let reducer = Reducer::new(group, &[&params[1], &params[0]], 1 << 20).unwrap();
+    reducer.compress(group).unwrap();
+    for round in 0..2 {
+        // The first backward of a round only adds to this rank's own gradients.
+        loss(world.share.rank, 0).backward();
+        reducer.prepare_for_backward().unwrap();
+        loss(world.share.rank, 1).backward();
+        for (index, param) in params.iter().enumerate() {
+            let sums = (0..ranks).map(|rank| &weights(rank, 0)[index] + &weights(rank, 1)[index]);
+            let sum = sums.reduce(|sum, other| sum + other).unwrap();
+            let expected = sum / ranks as f64;
+            // Each rank's part is rounded to 8 digits, and so is each sum on the way round the ring.
+            let bound = (ranks as f64) * 2f64.powi(-8) * 2e-3;
+            let difference = largest_difference(&expected, &param.grad());
+            assert!(difference < bound, "round {round}: off by {difference:e} of {bound:e}");
+            assert!(difference > bound / 100.0, "round {round}: no gradient was rounded");
+            let gathered = group.all_gather(&param.grad()).unwrap();
+            assert!(gathered.iter().all(|grad| grad.equal(&gathered[0])), "ranks differ");
+            assert_eq!(param.grad().kind(), Kind::Float);
+        }
+        clear_grads(&[&params[0], &params[1]]).unwrap();
+    }
 }
 
 fn bad_number(world: &World) {

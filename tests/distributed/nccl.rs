@@ -5,7 +5,7 @@ use std::time::Duration;
 use tch::{Cuda, Device, Kind, Tensor};
 use torch_ext::{
     ProcessGroup, ReduceOp, Reducer, TcpStore, cuda_peak_memory_bytes, cuda_reset_peak_memory,
-    cuda_set_device, load_cuda,
+    cuda_set_device, cuda_uuid, has_expandable_segments, load_cuda,
 };
 
 use super::free_port;
@@ -25,6 +25,8 @@ fn a_gpu_that_is_not_there_is_named() {
     assert!(message.contains("there is no GPU 100: libtorch sees"), "{message}");
     assert_eq!(cuda_peak_memory_bytes(100), None);
     cuda_reset_peak_memory(100);
+    let message = cuda_uuid(100).unwrap_err().to_string();
+    assert!(message.contains("there is no GPU 100"), "{message}");
 
     let (store, mut group) = alone();
     let message = group.add_nccl(&store, 100, TIMEOUT).unwrap_err().to_string();
@@ -35,6 +37,17 @@ fn a_gpu_that_is_not_there_is_named() {
     let tensor = Tensor::from_slice(&[1.5]);
     group.all_reduce(&tensor, ReduceOp::Sum).unwrap();
     assert_eq!(tensor.double_value(&[0]), 1.5);
+}
+
+#[test]
+fn segments_on_gpus_may_grow() {
+    let is_users = |name| std::env::var_os(name).is_some();
+    if is_users("PYTORCH_ALLOC_CONF") || is_users("PYTORCH_CUDA_ALLOC_CONF") {
+        eprintln!("skipped: the allocator is set by a variable");
+        return;
+    }
+    load_cuda();
+    assert!(has_expandable_segments());
 }
 
 #[test]
@@ -51,6 +64,8 @@ fn one_process_reduces_over_nccl() {
         eprintln!("skipped: {error}");
         return;
     }
+    assert_eq!(cuda_uuid(0).unwrap(), cuda_uuid(0).unwrap());
+    assert_ne!(cuda_uuid(0).unwrap(), [0; 16]);
     let device = Device::Cuda(0);
     let tensor = Tensor::from_slice(&[1.5, 2.0]).to_device(device);
     group.all_reduce(&tensor, ReduceOp::Sum).unwrap();

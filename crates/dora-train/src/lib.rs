@@ -1,5 +1,6 @@
 //! Training: recipe, engine, optimiser, checkpoints and meters.
 #![allow(non_snake_case)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod alarm;
 pub mod bench;

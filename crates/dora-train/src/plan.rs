@@ -11,7 +11,7 @@ use torch_ext::AutocastDtype;
 use crate::{
     engine::{Draws, Method, TrackerMethod},
     recipe::{DeviceName, LossName, MethodName, Precision, Recipe},
-    world::World,
+    world::{World, gpus},
 };
 
 /// Why a recipe cannot run on this machine.
@@ -24,7 +24,7 @@ pub enum PlanError {
     NoCuda,
     /// More processes on this machine than GPUs.
     #[error(
-        "rank {local_rank} of this machine has no GPU, since there are {gpus}: start {gpus} processes here (`--nproc-per-node {gpus}`), let each see all GPUs (SLURM: `--gpus-per-node`, not per task), or train on the CPU (`train.device=cpu`)"
+        "rank {local_rank} of this machine has no GPU, since it sees {gpus}: start {gpus} processes here (`--nproc-per-node {gpus}`), let each see its own alone or all of them (SLURM: `--gpus-per-task=1` or `--gpus-per-node`), or train on the CPU (`train.device=cpu`)"
     )]
     TooFewGpus {
         /// The process's number on this machine.
@@ -50,10 +50,8 @@ impl Placement {
         let device = match recipe.train.device {
             DeviceName::Auto | DeviceName::Cuda if has_cuda() => {
                 let (local_rank, gpus) = (world.local_rank, Cuda::device_count().max(0) as usize);
-                if local_rank >= gpus {
-                    return Err(PlanError::TooFewGpus { local_rank, gpus });
-                }
-                Device::Cuda(local_rank)
+                let index = gpus::index(local_rank, gpus);
+                Device::Cuda(index.ok_or(PlanError::TooFewGpus { local_rank, gpus })?)
             }
             DeviceName::Auto | DeviceName::Cpu => Device::Cpu,
             DeviceName::Cuda => return Err(PlanError::NoCuda),

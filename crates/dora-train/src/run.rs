@@ -30,7 +30,7 @@ use crate::{
     notice::Notice,
     plan::{Placement, StepImages, draws, method, network_config},
     position::{Pace, Position},
-    recipe::Recipe,
+    recipe::{GradientCompression, Recipe},
     records::{Opened, Records},
     scaler::MOST_OVERFLOWS,
     schedule::{Schedule, lr_warning},
@@ -135,7 +135,11 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
     let weights = Network::init(&config, &mut stream(recipe.train.seed, "weights", &[]));
     let method = method(recipe, placement);
     let group = world.group.clone();
-    Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?)
+    let mut engine = Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?;
+    if recipe.train.gradient_compression == GradientCompression::Bfloat16 {
+        engine.compress_gradients()?;
+    }
+    Ok(engine)
 }
 
 /// A run under way.

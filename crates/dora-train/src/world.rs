@@ -1,9 +1,15 @@
-//! The processes that train together, as torchrun's variables tell them, and what they settle among
-//! themselves: who failed, whether to stop, whether all were started alike.
+//! The processes that train together, and what they agree on: who failed, whether to stop, whether all
+//! were started alike.
+
+pub(crate) mod gpus;
+mod place;
+mod rendezvous;
+mod slurm;
+mod starter;
 
 use std::{
-    env,
-    net::{IpAddr, ToSocketAddrs, UdpSocket},
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -11,7 +17,9 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use dora_data::sampler::Share;
 use tch::{Device, Tensor};
-use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError, cuda_set_device};
+use torch_ext::{ProcessGroup, ReduceOp, TcpStore, TorchError, cuda_set_device, cuda_uuid};
+
+use self::{place::Variables, rendezvous::Rendezvous};
 
 use crate::{plan::Placement, recipe::Recipe};
 
@@ -26,10 +34,10 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 pub struct World {
     /// Rank and number of processes.
     pub share: Share,
-    /// This process's number on its machine: its GPU.
+    /// This process's number on its machine.
     pub local_rank: usize,
-    /// Processes on this machine: they divide its cores.
-    pub local_world_size: usize,
+    /// Processes that run on the same cores of this machine, and divide them.
+    core_sharers: usize,
     /// How they exchange tensors; `None` for a process that was started alone.
     pub group: Option<Rc<ProcessGroup>>,
     /// Where they met, for as long as one of them may come to look.
@@ -50,27 +58,13 @@ pub struct Settled(String);
 #[error("a rank is gone or did not answer in time ({0})")]
 pub struct Lost(String);
 
-/// Where and how to meet.
-#[derive(Debug, PartialEq, Eq)]
-struct Rendezvous {
-    share: Share,
-    local_rank: usize,
-    local_world_size: usize,
-    master_addr: String,
-    master_port: u16,
-    /// torchrun's agent serves the store already.
-    is_served: bool,
-    /// Number of the attempt, so that restarted ranks do not read what dead ones left.
-    attempt: u64,
-}
-
 impl World {
     /// A process on its own.
     pub fn alone() -> Self {
         Self {
             share: Share::default(),
             local_rank: 0,
-            local_world_size: 1,
+            core_sharers: 1,
             group: None,
             store: None,
             device: Device::Cpu,
@@ -78,19 +72,34 @@ impl World {
         }
     }
 
-    /// The world that the environment describes: `RANK`, `LOCAL_RANK`, `WORLD_SIZE`,
-    /// `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, as torchrun sets them; a process without
-    /// any of them is alone. Also torchrun's word that its agent serves the store
-    /// (`TORCHELASTIC_USE_AGENT_STORE`), and how often it has restarted
-    /// (`TORCHELASTIC_RESTART_COUNT`).
+    /// The world that the environment describes, by torchrun's variables, or where those are absent by
+    /// those of SLURM or an MPI launcher; a process without any of them is alone.
     ///
     /// # Errors
-    /// A variable is missing or no number; the ranks do not meet within `timeout`.
+    /// A variable is missing or impossible; the ranks do not meet within `timeout`.
     pub fn join(timeout: Duration) -> anyhow::Result<Self> {
-        match Rendezvous::read(|name| env::var(name).ok())? {
-            None => Ok(Self::alone()),
-            Some(rendezvous) => rendezvous.meet(timeout),
-        }
+        let variable = |name: &str| env::var(name).ok();
+        let Some(rendezvous) = Rendezvous::read(Variables(&variable))? else {
+            return Ok(Self::alone());
+        };
+        rendezvous.announce();
+        let (group, store) = rendezvous.meet(timeout)?;
+        let place = rendezvous.place;
+        let mut world = Self {
+            share: place.share,
+            local_rank: place.local_rank,
+            core_sharers: 1,
+            group: Some(Rc::new(group)),
+            store: Some(store),
+            device: Device::Cpu,
+            timeout,
+        };
+        let cores = world.gather(own_cores())?;
+        let own = cores[place.share.rank as usize];
+        let sharers = cores.iter().filter(|cores| **cores == own).count();
+        // Containers of one machine may show the same cores, and are not the same machine to their starter.
+        world.core_sharers = sharers.min(place.local_world_size);
+        Ok(world)
     }
 
     /// Takes the device that a recipe means for this process, and lets tensors on GPUs go through
@@ -117,6 +126,7 @@ impl World {
         }
         if let Device::Cuda(index) = placement.device {
             self.all_ok(cuda_set_device(index).map_err(anyhow::Error::new))?;
+            self.check_gpus(index)?;
             if let (Some(group), Some(store)) = (&mut self.group, &self.store) {
                 let group = Rc::get_mut(group).expect("before the group is shared");
                 group.add_nccl(store, index, self.timeout)?;
@@ -131,16 +141,16 @@ impl World {
         self.share.rank == 0
     }
 
-    /// Cores for this process: its share of the machine's.
+    /// Cores for this process: its share of those that it may run on.
     pub fn cores(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        (cores / self.local_world_size).max(1)
+        (cores / self.core_sharers).max(1)
     }
 
-    /// Leaves each process of this machine its share of the cores, unless `OMP_NUM_THREADS` says how
+    /// Leaves each process its share of the cores that several run on, unless `OMP_NUM_THREADS` says how
     /// many threads a process may have.
     pub fn divide_cores(&self) {
-        if self.local_world_size > 1 && env::var_os("OMP_NUM_THREADS").is_none() {
+        if self.core_sharers > 1 && env::var_os("OMP_NUM_THREADS").is_none() {
             tch::set_num_threads(self.cores() as i32);
         }
     }
@@ -202,12 +212,31 @@ impl World {
         }
     }
 
+    /// Fails on every rank if two have the same GPU.
+    fn check_gpus(&self, index: usize) -> anyhow::Result<()> {
+        // Where the driver does not say, NCCL still finds out.
+        let uuid = u128::from_be_bytes(cuda_uuid(index).unwrap_or_default());
+        let uuids = self.gather([(uuid >> 64) as i64, uuid as i64])?;
+        match gpus::first_shared(&uuids) {
+            None => Ok(()),
+            Some((first, second)) => bail!(
+                "rank {first} and rank {second} have the same GPU, {}: start one process for each GPU (`--nproc-per-node gpu`), give each task its own (SLURM: `--gpus-per-task=1`), or train on the CPU (`train.device=cpu`)",
+                gpus::name(uuids[first])
+            ),
+        }
+    }
+
     /// The first rank whose number is not that of rank 0.
     fn first_other(&self, number: i64) -> anyhow::Result<Option<usize>> {
-        let Some(group) = &self.group else { return Ok(None) };
-        let numbers = group.all_gather(&Tensor::from(number)).map_err(unanswered)?;
-        let value = |tensor: &Tensor| tensor.int64_value(&[]);
-        Ok(numbers.iter().position(|other| value(other) != value(&numbers[0])))
+        let numbers = self.gather([number])?;
+        Ok(numbers.iter().position(|other| *other != numbers[0]))
+    }
+
+    /// Every rank's numbers, in the order of ranks.
+    fn gather<const N: usize>(&self, numbers: [i64; N]) -> anyhow::Result<Vec<[i64; N]>> {
+        let Some(group) = &self.group else { return Ok(vec![numbers]) };
+        let gathered = group.all_gather(&Tensor::from_slice(&numbers)).map_err(unanswered)?;
+        gathered.iter().map(numbers_of).collect()
     }
 
     /// Gives every rank the first one's numbers.
@@ -265,103 +294,6 @@ impl World {
     }
 }
 
-impl Rendezvous {
-    /// Reads the variables; `None` if there are none.
-    fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
-        const NEEDED: [&str; 6] =
-            ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
-        if variable("RANK").is_none() && variable("WORLD_SIZE").is_none() {
-            return Ok(None);
-        }
-        let missing: Vec<&str> =
-            NEEDED.into_iter().filter(|name| variable(name).is_none()).collect();
-        if !missing.is_empty() {
-            bail!(
-                "of the variables that start several processes, {} is not set: use `cargo xtask train --nproc-per-node N` or torchrun, or unset RANK and WORLD_SIZE to train alone",
-                missing.join(" and ")
-            );
-        }
-        let text = |name: &str| variable(name).unwrap_or_default();
-        let number = |name: &str| -> anyhow::Result<u64> {
-            let text = text(name);
-            text.parse().map_err(|_| anyhow!("`{name}={text}` is no number of 0 or more"))
-        };
-        let share = Share { rank: number("RANK")?, world_size: number("WORLD_SIZE")? };
-        let (local_rank, local_world_size) = (number("LOCAL_RANK")?, number("LOCAL_WORLD_SIZE")?);
-        for (rank, size, names) in [
-            (share.rank, share.world_size, ("RANK", "WORLD_SIZE")),
-            (local_rank, local_world_size, ("LOCAL_RANK", "LOCAL_WORLD_SIZE")),
-        ] {
-            if rank >= size || size > 1 << 20 {
-                bail!("`{}={rank}` does not lie below `{}={size}`", names.0, names.1);
-            }
-        }
-        let master_port = number("MASTER_PORT")?;
-        Ok(Some(Self {
-            share,
-            local_rank: local_rank as usize,
-            local_world_size: local_world_size as usize,
-            master_addr: text("MASTER_ADDR"),
-            master_port: u16::try_from(master_port).ok().filter(|port| *port != 0).with_context(
-                || format!("`MASTER_PORT={master_port}` is no port: give one of 1 to 65535"),
-            )?,
-            is_served: text("TORCHELASTIC_USE_AGENT_STORE") == "True",
-            attempt: text("TORCHELASTIC_RESTART_COUNT").parse().unwrap_or(0),
-        }))
-    }
-
-    fn meet(self, timeout: Duration) -> anyhow::Result<World> {
-        let Share { rank, world_size } = self.share;
-        let (host, port) = (self.master_addr.as_str(), self.master_port);
-        let serves = rank == 0 && !self.is_served;
-        let prefix = format!("dora/attempt-{}", self.attempt);
-        let began = Instant::now();
-        let store = TcpStore::new(host, port, serves, &prefix, timeout).map_err(|error| {
-            let text = error.to_string();
-            let reason = first_line(&text);
-            if serves && text.contains("EADDRINUSE") {
-                return anyhow!(
-                    "the port {port} is in use on this machine: choose another MASTER_PORT (`--rdzv-endpoint HOST:PORT`)"
-                );
-            }
-            if serves && text.contains("server socket") {
-                return anyhow!(
-                    "rank 0 cannot use the port {port} of this machine: choose another MASTER_PORT ({reason})"
-                );
-            }
-            anyhow!(
-                "rank {rank} did not reach rank 0 at {host}:{port} in {} s: is MASTER_ADDR the address of rank 0's machine, does rank 0 run, and may the port be used? ({reason})",
-                began.elapsed().as_secs()
-            )
-        })?;
-        let address = own_address(host, port)?;
-        if address.is_loopback() && self.local_world_size < world_size as usize {
-            bail!(
-                "`MASTER_ADDR={host}` leads to {address}, which no other machine can reach: give an address of rank 0's machine in the network"
-            );
-        }
-        let address = address.to_string();
-        let group =
-            ProcessGroup::new(&store, &address, rank as usize, world_size as usize, timeout)
-                .map_err(|error| {
-                    anyhow!(
-                        "rank {rank} did not meet all {world_size} ranks at {host}:{port} in {} s: see what the others say ({})",
-                        began.elapsed().as_secs(),
-                        first_line(&error.to_string())
-                    )
-                })?;
-        Ok(World {
-            share: self.share,
-            local_rank: self.local_rank,
-            local_world_size: self.local_world_size,
-            group: Some(Rc::new(group)),
-            store: Some(store),
-            device: Device::Cpu,
-            timeout,
-        })
-    }
-}
-
 /// What to say when ranks no longer answer, with libtorch's own text.
 pub(crate) fn lost(text: &str) -> anyhow::Error {
     Lost(first_line(text).to_owned()).into()
@@ -371,16 +303,14 @@ fn unanswered(error: TorchError) -> anyhow::Error {
     lost(&error.to_string())
 }
 
-/// The address at which this machine talks to `host`: the others can reach it there.
-fn own_address(host: &str, port: u16) -> anyhow::Result<IpAddr> {
-    let failed = || format!("cannot tell this machine's address towards {host}:{port}");
-    let target = (host, port).to_socket_addrs().with_context(failed)?.next();
-    let target = target.with_context(failed)?;
-    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    // Nothing is sent: connecting a datagram socket only chooses the route.
-    let socket = UdpSocket::bind(any).with_context(failed)?;
-    socket.connect(target).with_context(failed)?;
-    Ok(socket.local_addr().with_context(failed)?.ip())
+/// A digest of this machine and the cores of it that this process may run on.
+fn own_cores() -> [i64; 1] {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let status = read("/proc/self/status");
+    let allowed = status.lines().find(|line| line.starts_with("Cpus_allowed:"));
+    let mut hasher = DefaultHasher::new();
+    (read("/proc/sys/kernel/random/boot_id"), allowed).hash(&mut hasher);
+    [hasher.finish() as i64]
 }
 
 fn numbers_of<const N: usize>(shared: &Tensor) -> anyhow::Result<[i64; N]> {

@@ -1,14 +1,17 @@
 // GPUs: selecting one, memory figures, and NCCL as the backend of a process group.
 //
-// Figures and selection go through libtorch's device-neutral interfaces, so only NCCL needs NVIDIA's
-// headers; without the feature `cuda` that one function says so.
+// Memory and selection go through libtorch's device-neutral interfaces, and a GPU's UUID is asked of the
+// driver by name, so only NCCL needs NVIDIA's headers; without the feature `cuda` that one function says
+// so.
 
 #include "distributed.h"
 #include "guarded.h"
 
 #include <ATen/Context.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
 
 #include <stdexcept>
 
@@ -40,6 +43,17 @@ c10::DeviceAllocator *allocator(int index) {
   return c10::getDeviceAllocator(c10::DeviceType::CUDA);
 }
 
+// A function of NVIDIA's driver, whose result is 0 on success. The driver counts visible GPUs as libtorch
+// does.
+template <class... Args> void call_driver(const char *name, Args... args) {
+  static void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+  void *symbol = driver ? dlsym(driver, name) : nullptr;
+  if (!symbol)
+    throw std::runtime_error(std::string("NVIDIA's driver has no ") + name);
+  if (int status = reinterpret_cast<int (*)(Args...)>(symbol)(args...))
+    throw std::runtime_error(std::string(name) + " gives " + std::to_string(status));
+}
+
 // Whether every rank comes here within a few seconds.
 bool all_meet(c10d::ProcessGroup &group) {
   try {
@@ -55,11 +69,34 @@ bool all_meet(c10d::ProcessGroup &group) {
 
 extern "C" {
 
+// rustc links with --as-needed and drops libtorch_cuda.so, which registers its kernels when loaded.
+int te_load_cuda() {
+  // Segments that can grow leave fewer holes between tensors of changing size.
+  if (!getenv("PYTORCH_ALLOC_CONF") && !getenv("PYTORCH_CUDA_ALLOC_CONF"))
+    c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+  return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
+}
+
+int te_expandable_segments() {
+  return c10::CachingAllocator::AcceleratorAllocatorConfig::use_expandable_segments();
+}
+
 char *te_cuda_set_device(int index) {
   return guarded([&] {
     check_index(index);
     c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA)
         .setDevice({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)});
+  });
+}
+
+char *te_cuda_uuid(int index, unsigned char *uuid) {
+  return guarded([&] {
+    check_index(index);
+    int device;
+    call_driver("cuInit", 0u);
+    call_driver("cuDeviceGet", &device, index);
+    // The second version tells the parts of a GPU (MIG) apart.
+    call_driver("cuDeviceGetUuid_v2", uuid, device);
   });
 }
 

@@ -23,6 +23,23 @@ struct Quiet {
 
 void finish(const c10::intrusive_ptr<c10d::Work> &work) { work->wait(); }
 
+// Averages a bucket in bfloat16, which has float32's range: no gradient overflows.
+struct BFloat16Hook : c10d::CppCommHookInterface<c10::intrusive_ptr<ProcessGroup>> {
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket &bucket) override {
+    auto buffer = bucket.getBuffer();
+    // Divided before it is rounded, so that a rank's gradient is rounded once.
+    std::vector<Tensor> rounded{buffer.div_(state_->getSize()).to(at::kBFloat16)};
+    auto reduced = state_->allreduce(rounded)->getFuture();
+    auto widen = [buffer](c10::ivalue::Future &future) {
+      buffer.copy_(future.value().toTensorVector()[0]);
+      return c10::IValue(buffer);
+    };
+    return reduced->then(widen, c10::TensorType::get());
+  }
+};
+
 } // namespace
 
 extern "C" {
@@ -115,6 +132,11 @@ char *te_reducer(GroupHandle *handle, List params, size_t n, int64_t bucket_byte
     reducer->rebuild_buckets();
     *out = reducer.release();
   });
+}
+
+char *te_reducer_compress(c10d::Reducer *reducer, GroupHandle *handle) {
+  return guarded(
+      [&] { reducer->register_comm_hook(std::make_unique<BFloat16Hook>(handle->group)); });
 }
 
 char *te_reducer_prepare(c10d::Reducer *reducer) {

@@ -4,7 +4,6 @@
 #include "guarded.h"
 
 #include <ATen/autocast_mode.h>
-#include <dlfcn.h>
 #include <malloc.h>
 
 namespace {
@@ -18,9 +17,6 @@ c10::DeviceType device_type(int is_cuda) {
 extern "C" {
 
 void te_free_error(char *message) { free(message); }
-
-// rustc links with --as-needed and drops libtorch_cuda.so, which registers its kernels when loaded.
-int te_load_cuda() { return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr; }
 
 void te_keep_freed_memory() {
 #ifdef __GLIBC__

@@ -15,6 +15,25 @@ pub fn cuda_set_device(device_index: usize) -> Result<(), TorchError> {
     check("set_device", unsafe { ffi::te_cuda_set_device(index(device_index)) })
 }
 
+/// The UUID of GPU `device_index`, by which processes can tell whether they share one (`nvidia-smi -L`
+/// prints it); of a part of a GPU (MIG) its own.
+///
+/// # Errors
+/// There is no such GPU, or the driver does not say.
+pub fn cuda_uuid(device_index: usize) -> Result<[u8; 16], TorchError> {
+    let mut uuid = [0; 16];
+    // SAFETY: a place of 16 bytes to write to.
+    check("cuDeviceGetUuid", unsafe { ffi::te_cuda_uuid(index(device_index), uuid.as_mut_ptr()) })?;
+    Ok(uuid)
+}
+
+/// Whether libtorch's allocator on GPUs may grow its segments (`expandable_segments`), by
+/// [`load_cuda`](crate::load_cuda) or by what the user has set.
+pub fn has_expandable_segments() -> bool {
+    // SAFETY: reads a flag.
+    unsafe { ffi::te_expandable_segments() != 0 }
+}
+
 /// The most bytes that tensors held at once on GPU `device_index` since the start or the last
 /// [`cuda_reset_peak_memory`] (`torch.cuda.max_memory_allocated`); `None` where there is no such GPU.
 pub fn cuda_peak_memory_bytes(device_index: usize) -> Option<i64> {

@@ -24,6 +24,7 @@ pub(crate) enum EventHandle {}
 unsafe extern "C" {
     fn te_free_error(message: *mut c_char);
     pub(crate) fn te_load_cuda() -> c_int;
+    pub(crate) fn te_expandable_segments() -> c_int;
     pub(crate) fn te_keep_freed_memory();
     pub(crate) fn te_autocast_enter(
         is_cuda: c_int,
@@ -136,9 +137,14 @@ unsafe extern "C" {
         bucket_bytes: i64,
         out: *mut *mut ReducerHandle,
     ) -> *mut c_char;
+    pub(crate) fn te_reducer_compress(
+        reducer: *mut ReducerHandle,
+        group: *mut GroupHandle,
+    ) -> *mut c_char;
     pub(crate) fn te_reducer_prepare(reducer: *mut ReducerHandle) -> *mut c_char;
     pub(crate) fn te_reducer_free(reducer: *mut ReducerHandle);
     pub(crate) fn te_cuda_set_device(device_index: c_int) -> *mut c_char;
+    pub(crate) fn te_cuda_uuid(device_index: c_int, uuid: *mut u8) -> *mut c_char;
     pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn te_cuda_reset_peak_memory(device_index: c_int) -> *mut c_char;
 }

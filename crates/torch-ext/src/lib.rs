@@ -13,7 +13,10 @@ mod lists;
 mod transfers;
 
 pub use autocast::{Autocast, AutocastDtype, CastWeights, without_autocast};
-pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
+pub use cuda::{
+    cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device, cuda_uuid,
+    has_expandable_segments,
+};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
@@ -31,7 +34,8 @@ pub struct TorchError {
 
 /// Loads libtorch's CUDA kernels, which the linker leaves out because nothing names their symbols.
 ///
-/// Call it before the first use of a CUDA device. Returns whether the library was there; a libtorch
+/// Call it before the first use of a CUDA device. The allocator there gets expandable segments, unless
+/// `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` says what it shall do. Returns whether the library was there; a libtorch
 /// without it serves the CPU only.
 pub fn load_cuda() -> bool {
     // SAFETY: dlopen runs the library's own initialisers, which libtorch is built for.

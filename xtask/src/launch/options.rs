@@ -144,15 +144,19 @@ impl Plan {
 }
 
 impl Endpoint {
+    /// A host and a port, after `tcp://` or nothing; an IPv6 address in brackets.
     fn parse(text: &OsStr) -> anyhow::Result<Self> {
         let text = text.to_string_lossy();
-        let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let bare = text.trim();
+        let bare = bare.strip_prefix("tcp://").unwrap_or(bare).trim_end_matches('/');
+        let parts = bare.rsplit_once(':').and_then(|(host, port)| {
             let host = match host.strip_prefix('[') {
                 Some(rest) => rest.strip_suffix(']')?,
                 None => (!host.contains(':')).then_some(host)?,
             };
             let port = port.parse().ok().filter(|port| *port != 0)?;
-            (!host.is_empty()).then(|| Self { host: host.to_owned(), port })
+            let is_host = !host.is_empty() && !host.contains(['/', ' ']);
+            is_host.then(|| Self { host: host.to_owned(), port })
         });
         parts.ok_or_else(|| {
             fixable(format!(
@@ -253,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_may_be_written_as_an_address_of_the_network() {
+        for (text, host) in [
+            ("node0:29500", "node0"),
+            (" tcp://node0:29500/ ", "node0"),
+            ("tcp://[fd00::1]:29500", "fd00::1"),
+            ("[::1]:29500", "::1"),
+        ] {
+            let expected = Endpoint { host: host.to_owned(), port: 29500 };
+            assert_eq!(Endpoint::parse(OsStr::new(text)).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_said() {
         for (line, expected) in [
             ("--nproc-per-node 0", "`--nproc-per-node 0` is neither a number from 1 to 1024"),
@@ -271,6 +288,7 @@ mod tests {
             ("--nproc-per-node 2 --rdzv-endpoint a:0", "is no HOST:PORT"),
             ("--nproc-per-node 2 --rdzv-endpoint a:65536", "is no HOST:PORT"),
             ("--nproc-per-node 2 --rdzv-endpoint fd00::1:29500", "is no HOST:PORT"),
+            ("--nproc-per-node 2 --rdzv-endpoint http://a:1", "is no HOST:PORT"),
         ] {
             let message = read(line, 0).unwrap_err();
             assert!(message.contains(expected), "{line}: {message}");

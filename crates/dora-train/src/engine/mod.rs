@@ -177,6 +177,12 @@ impl Engine {
         })
     }
 
+    /// From now on the ranks average gradients in bfloat16; before the first step. Nothing for an engine
+    /// that is alone.
+    pub fn compress_gradients(&mut self) -> Result<(), TorchError> {
+        self.ranks.as_ref().map_or(Ok(()), |ranks| ranks.reducer.compress(&ranks.group))
+    }
+
     /// One step on one batch: [`Engine::backward`], then [`Engine::update`]. Only for a method that
     /// takes one batch a step.
     pub fn step(

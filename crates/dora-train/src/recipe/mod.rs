@@ -147,6 +147,8 @@ pub struct TrainSection {
     pub clips: usize,
     /// Batches of one process whose gradients are added up for one step.
     pub gradient_accumulation_steps: usize,
+    /// In what gradients travel between processes.
+    pub gradient_compression: GradientCompression,
     /// Learning rate for 256 clips a step over all processes; scaled linearly with their number.
     pub lr: f64,
     /// Learning rate that the cosine ends at; not scaled.
@@ -176,6 +178,16 @@ pub struct TrainSection {
     pub autocast_head: bool,
     /// Where to train: `auto`, `cpu` or `cuda`.
     pub device: DeviceName,
+}
+
+/// `train.gradient_compression`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GradientCompression {
+    /// In float32.
+    None,
+    /// In bfloat16: half the bytes, averages rounded to 8 binary digits.
+    Bfloat16,
 }
 
 /// `train.precision`
@@ -291,6 +303,7 @@ impl Default for TrainSection {
             length: Span::Epochs(100.0),
             clips: 16,
             gradient_accumulation_steps: 1,
+            gradient_compression: GradientCompression::None,
             lr: 5e-4,
             lr_end: 1e-5,
             lr_warmup: Span::Epochs(10.0),

@@ -46,6 +46,80 @@ fn two_ranks_train_and_only_the_first_speaks() {
     assert!(words[0].contains("this run is finished"), "{}", words[0]);
 }
 
+/// Variables by which rank 0 and the others meet as torchrun's ranks do.
+const TORCHRUN: [&str; 6] =
+    ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
+
+#[test]
+fn tasks_of_slurm_train_together_and_a_batch_script_alone() {
+    let bench = Workbench::new();
+    train(&bench, "torchrun", 2, &[]);
+    let as_tasks = |run: &str, by: &[&str; 4], more: &[(&str, &str)]| {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let ranks = bench.start_ranks(run, 2, &[], |rank, command| {
+            for name in TORCHRUN {
+                command.env_remove(name);
+            }
+            command.envs(by.iter().zip([
+                rank.to_string(),
+                "2".into(),
+                rank.to_string(),
+                "2".into(),
+            ]));
+            command.env("MASTER_PORT", port.to_string()).envs(more.iter().copied());
+        });
+        (assert_all(ranks, 0), port)
+    };
+    let slurm =
+        ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"];
+    let more = [("SLURM_NODEID", "0"), ("SLURM_STEP_NODELIST", "node[1-9]"), ("SLURM_NTASKS", "8")];
+    let (words, port) = as_tasks("slurm", &slurm, &more);
+    let line = format!("2 ranks by the variables of SLURM; rank 0 at 127.0.0.1:{port}\n");
+    assert!(words[0].contains(&line), "{}", words[0]);
+    assert_eq!(words[1], "");
+    bench.assert_same_end("torchrun", "slurm");
+    let open_mpi = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"];
+    let open_mpi = open_mpi.map(|name| format!("OMPI_COMM_WORLD_{name}"));
+    let (words, _) = as_tasks(
+        "mpi",
+        &open_mpi.each_ref().map(String::as_str),
+        &[("MASTER_ADDR", " tcp://[::1] ")],
+    );
+    assert!(words[0].contains("by the variables of Open MPI; rank 0 at [::1]:"), "{}", words[0]);
+    bench.assert_same_end("torchrun", "mpi");
+
+    let mut in_script = bench.command("script", &[]);
+    in_script.envs([("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "8"), ("SLURM_PROCID", "0")]);
+    assert_trained(&in_script.output().unwrap());
+    assert_trained(&bench.train("alone", &[]));
+    bench.assert_same_end("alone", "script");
+}
+
+#[test]
+fn compressed_gradients_change_the_run_a_little_and_alike_on_all_ranks() {
+    let bench = Workbench::new();
+    train(&bench, "plain", 2, &[]);
+    let compressed = ["train.gradient_compression=bfloat16", "output.checkpoint_every=2 steps"];
+    train(&bench, "compressed", 2, &compressed);
+    let loss = |run: &str| figures(&bench, run, "loss");
+    let (plain, found) = (loss("plain"), loss("compressed"));
+    let differences: Vec<f64> = plain.iter().zip(&found).map(|(a, b)| (a - b).abs()).collect();
+    // The first step begins at the same weights; bfloat16 has three decimal digits.
+    assert_eq!(differences[0], 0.0);
+    assert!(differences.iter().all(|difference| *difference < 0.02), "{differences:?}");
+    assert!(differences[9] > 0.0, "{differences:?}");
+    let mut ranks = bench.start_ranks("killed", 2, &compressed, |_, _| ());
+    ranks.wait_for(&bench.path("killed/checkpoints/step-2"));
+    (0..2).for_each(|rank| ranks.signal(rank, "-KILL"));
+    ranks.wait(60);
+    train(&bench, "killed", 2, &compressed);
+    bench.assert_same_end("compressed", "killed");
+    // There is nobody to send gradients to.
+    assert_trained(&bench.train("alone", &[]));
+    assert_trained(&bench.train("alone-compressed", &compressed[..1]));
+    bench.assert_same_end("alone", "alone-compressed");
+}
+
 #[test]
 fn one_process_may_be_a_world() {
     let bench = Workbench::new();
@@ -209,6 +283,22 @@ fn two_hosts_train_over_their_own_addresses() {
     });
     assert_all(ranks, 0);
     assert_eq!(figures(&bench, "run", "lr"), figures(&bench, "alone", "lr"));
+
+    // As tasks of SLURM; the first host knows itself by an address that no other can reach.
+    let ranks = bench.start_ranks("slurm", 2, &[], |rank, command| {
+        for name in TORCHRUN {
+            command.env_remove(name);
+        }
+        let first = if rank == 0 { "127.0.1.1".to_owned() } else { hosts.address(0) };
+        let list = format!("{first},{}", hosts.address(1));
+        command.env("SLURM_PROCID", rank.to_string()).env("SLURM_NODEID", rank.to_string());
+        command.envs([("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_STEP_TASKS_PER_NODE", "1(x2)")]);
+        command.env("SLURM_LOCALID", "0").env("SLURM_STEP_NODELIST", list);
+        *command = hosts.command(rank, command);
+    });
+    let words = assert_all(ranks, 0);
+    assert!(words[0].contains("SLURM; rank 0 at 127.0.1.1:20000"), "{}", words[0]);
+    bench.assert_same_end("run", "slurm");
 }
 
 #[test]
