@@ -1,5 +1,6 @@
-//! Weights in and out.
+//! Weights: fresh ones, in and out of files, and resampled.
 
+mod init;
 mod pth;
 mod weights;
 

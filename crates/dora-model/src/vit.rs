@@ -95,7 +95,9 @@ struct LayerNorm {
 impl Vit {
     /// Fresh parameters for a configuration: float32 on the CPU.
     pub fn init(config: &VitConfig, rng: &mut impl Rng) -> StateDict {
-        StateDict::init(config.parameter_shapes(), rng)
+        let patch_fan_in = 3 * config.patch_px * config.patch_px;
+        let fan_in = |name: &str| name.starts_with("patch_embed.proj.").then_some(patch_fan_in);
+        StateDict::init(config.parameter_shapes(), fan_in, rng)
     }
 
     /// An encoder over the tensors of a state dict, whose storage it shares.
