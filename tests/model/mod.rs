@@ -1,6 +1,7 @@
 //! Weights: fresh ones, in and out of files, and resampled.
 
 mod init;
+mod pos_embed;
 mod pth;
 mod weights;
 
