@@ -1,5 +1,7 @@
-//! Weights in and out.
+//! Weights: fresh ones, in and out of files, and resampled.
 
+mod init;
+mod pos_embed;
 mod pth;
 mod weights;
 

@@ -1,4 +1,4 @@
-//! Whole training runs through the engine, in float64.
+//! Whole training runs through the engine, in float64; `tools/make_runs.py` made their files.
 
 use dora_core::{
     loss::Reduction,
@@ -14,27 +14,39 @@ const TOLERANCE: f64 = 1e-8;
 
 #[test]
 fn six_released_steps_match() {
-    check_run("train_released", Reduction::Released);
+    check_run("train_released", Reduction::Released, 1);
 }
 
 #[test]
 fn six_mean_steps_match() {
-    check_run("train_mean", Reduction::Mean);
+    check_run("train_mean", Reduction::Mean, 1);
 }
 
-fn check_run(name: &str, reduction: Reduction) {
-    let [vit, head, tracker, loss, run] =
-        ["vit", "head", "tracker", "loss", name].map(Golden::read);
+#[test]
+fn six_steps_with_two_views_match() {
+    check_run("train_two_views", Reduction::Mean, 2);
+}
+
+#[test]
+fn six_steps_of_dino_match() {
+    check_run("train_dino", Reduction::Pairs, 2);
+}
+
+/// A run on one view or two; `Pairs` is DINO's, without a tracker.
+fn check_run(name: &str, reduction: Reduction, views: usize) {
+    let Some(run) = Golden::find(name) else { return };
+    let [vit, head, tracker, loss] = ["vit", "head", "tracker", "loss"].map(Golden::read);
+    let tracker = TrackerMethod {
+        spec: TrackerSpec {
+            eps: tracker.number("eps"),
+            iterations: tracker.integer("iters") as usize,
+            sinkhorn: true,
+            threshold: Threshold::Batch,
+        },
+        layer: TrackerLayer::Last,
+    };
     let method = Method {
-        tracker: Some(TrackerMethod {
-            spec: TrackerSpec {
-                eps: tracker.number("eps"),
-                iterations: tracker.integer("iters") as usize,
-                sinkhorn: true,
-                threshold: Threshold::Batch,
-            },
-            layer: TrackerLayer::Last,
-        }),
+        tracker: (reduction != Reduction::Pairs).then_some(tracker),
         reduction,
         student_temp: loss.number("student_temp"),
         center_momentum: 0.9,
@@ -49,7 +61,8 @@ fn check_run(name: &str, reduction: Reduction) {
     let weights = network_weights(&vit, &head);
     let mut engine =
         Engine::new(&config, method, &weights, Device::Cpu, Kind::Double, None).unwrap();
-    let global = vit.get("frames_BTCHW").to_kind(Kind::Double).unsqueeze(0);
+    let frames = [vit.get("frames_BTCHW"), Golden::read("two_views").get("frames_b_BTCHW")];
+    let global = Tensor::stack(&frames[..views], 0).to_kind(Kind::Double);
     let local = vit.get("local_LBTCHW").to_kind(Kind::Double);
     for step in 0..run.integer("steps") as usize {
         let schedule = |name: &str| run.meta["schedules"][name][step].as_f64().unwrap();

@@ -1,7 +1,11 @@
 //! Recipes: text in, everything resolved out, or all problems.
 
 use dora_model::Arch;
-use dora_train::{recipe::Recipe, schedule::Schedule, span::Span};
+use dora_train::{
+    recipe::{Differences, Recipe},
+    schedule::Schedule,
+    span::Span,
+};
 
 fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, Vec<String>> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -23,7 +27,31 @@ fn overrides_win_over_the_file_and_the_file_over_defaults() {
 fn a_written_recipe_reads_back_the_same() {
     let recipe = parse("[views]\nglobal_px = 96\nlocal_px = 48", &["model.patch_px=8"]).unwrap();
     assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
-    assert_eq!(recipe.differing_keys(&recipe), Vec::<String>::new());
+    assert_eq!(recipe.differing_keys(&recipe), Differences::default());
+}
+
+#[test]
+fn lengths_and_rates_may_change_and_what_the_state_follows_from_may_not() {
+    let before = parse("", &[]).unwrap();
+    let differences = |set: &[&str]| parse("", set).unwrap().differing_keys(&before);
+    let found = differences(&["train.lr=0.1", "train.length=3 epochs", "method.teacher_temp=0.05"]);
+    assert_eq!(found.fixed, Vec::<String>::new());
+    assert_eq!(found.changeable.len(), 3, "{found:?}");
+    for set in [
+        "train.seed=1",
+        "model.out_dim=1024",
+        "model.arch=vit_base",
+        "method.loss=released",
+        "method.objects=2",
+        "tracker.sinkhorn=false",
+        "views.local_crops=4",
+        "clip.frames_per_clip=4",
+        "data.short_side_px=288",
+    ] {
+        let found = differences(&[set]);
+        assert!(found.changeable.is_empty() && found.fixed.len() == 1, "{set}: {found:?}");
+    }
+    assert_eq!(differences(&["output.run_dir=x", "train.device=cpu"]), Differences::default());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod arch;
 mod flops;
 mod head;
 mod network;
+mod pos_embed;
 pub mod pth;
 mod state;
 mod vit;

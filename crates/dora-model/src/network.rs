@@ -29,7 +29,10 @@ impl Network {
     /// Fresh parameters for a configuration: float32 on the CPU.
     pub fn init(config: &NetworkConfig, rng: &mut impl Rng) -> StateDict {
         let backbone = Vit::init(&config.vit, rng);
-        let head = StateDict::init(config.head.parameter_shapes(), rng);
+        let HeadConfig { bottleneck_dim, .. } = config.head;
+        // DINO makes this layer after it has initialised the others.
+        let fan_in = |name: &str| (name == "last_layer.weight_v").then_some(bottleneck_dim);
+        let head = StateDict::init(config.head.parameter_shapes(), fan_in, rng);
         backbone.with_prefix("backbone.").merge(head.with_prefix("head."))
     }
 

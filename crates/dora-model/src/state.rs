@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -89,13 +89,22 @@ pub struct StateDict(BTreeMap<String, Tensor>);
 impl StateDict {
     /// Fresh parameters in float32 on the CPU: weights from a normal distribution of standard
     /// deviation 0.02 truncated at 2, biases 0, scales of norms and of the last layer 1.
-    pub(crate) fn init(shapes: Vec<ParameterShape>, rng: &mut impl Rng) -> Self {
-        Self(
-            shapes
-                .into_iter()
-                .map(|(name, shape)| (name.clone(), init(&name, &shape, rng)))
-                .collect(),
-        )
+    ///
+    /// A parameter for which `fan_in` gives a number keeps the default of PyTorch's layers instead,
+    /// uniform within `1 / sqrt(fan_in)`: the released code never initialises it.
+    pub(crate) fn init(
+        shapes: Vec<ParameterShape>,
+        fan_in: impl Fn(&str) -> Option<i64>,
+        rng: &mut impl Rng,
+    ) -> Self {
+        let parameter = |(name, shape): ParameterShape| {
+            let values = match fan_in(&name) {
+                Some(fan_in) => uniform(&shape, 1.0 / (fan_in as f32).sqrt(), rng),
+                None => init(&name, &shape, rng),
+            };
+            (name, values)
+        };
+        Self(shapes.into_iter().map(parameter).collect())
     }
 
     /// Reads a safetensors file; tensors arrive on the CPU with the dtypes of the file.
@@ -219,14 +228,18 @@ fn init(name: &str, shape: &[i64], rng: &mut impl Rng) -> Tensor {
     if is_norm_scale || name.ends_with(".weight_g") {
         return Tensor::ones(shape, (Kind::Float, Device::Cpu));
     }
-    let count = shape.iter().product::<i64>() as usize;
-    let values: Vec<f32> = std::iter::repeat_with(|| {
+    let draws = std::iter::repeat_with(|| {
         let normal: f64 = StandardNormal.sample(rng);
         normal * STD
-    })
-    .filter(|value| value.abs() <= CUT)
-    .map(|value| value as f32)
-    .take(count)
-    .collect();
+    });
+    fill(shape, draws.filter(|value| value.abs() <= CUT).map(|value| value as f32))
+}
+
+fn uniform(shape: &[i64], bound: f32, rng: &mut impl Rng) -> Tensor {
+    fill(shape, std::iter::repeat_with(|| rng.random_range(-bound..=bound)))
+}
+
+fn fill(shape: &[i64], values: impl Iterator<Item = f32>) -> Tensor {
+    let values: Vec<f32> = values.take(shape.iter().product::<i64>() as usize).collect();
     Tensor::from_slice(&values).reshape(shape)
 }

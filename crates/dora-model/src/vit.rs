@@ -5,7 +5,7 @@ use rand::{Rng, RngExt};
 use tch::{Device, Kind, Tensor};
 use torch_ext::without_autocast;
 
-use crate::{StateDict, StateError, state::ParameterShape};
+use crate::{StateDict, StateError, pos_embed::PosEmbed, state::ParameterShape};
 
 /// Width of an attention head in every ViT of this family.
 pub(crate) const HEAD_WIDTH: i64 = 64;
@@ -65,7 +65,7 @@ pub struct Vit {
     patch_weight_DCHW: Tensor,
     patch_bias_D: Tensor,
     cls_token_11D: Tensor,
-    pos_embed_1SD: Tensor,
+    pos_embed: PosEmbed,
     blocks: Vec<Block>,
     norm: LayerNorm,
     tokens_kind: Kind,
@@ -97,7 +97,9 @@ struct LayerNorm {
 impl Vit {
     /// Fresh parameters for a configuration: float32 on the CPU.
     pub fn init(config: &VitConfig, rng: &mut impl Rng) -> StateDict {
-        StateDict::init(config.parameter_shapes(), rng)
+        let patch_fan_in = 3 * config.patch_px * config.patch_px;
+        let fan_in = |name: &str| name.starts_with("patch_embed.proj.").then_some(patch_fan_in);
+        StateDict::init(config.parameter_shapes(), fan_in, rng)
     }
 
     /// An encoder over the tensors of a state dict, whose storage it shares.
@@ -127,7 +129,7 @@ impl Vit {
             patch_weight_DCHW: state.get("patch_embed.proj.weight")?,
             patch_bias_D: state.get("patch_embed.proj.bias")?,
             cls_token_11D: state.get("cls_token")?,
-            pos_embed_1SD: state.get("pos_embed")?,
+            pos_embed: PosEmbed::new(state.get("pos_embed")?, config.grid_side()),
             blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
             norm: norm("norm".into())?,
             tokens_kind: state.get("cls_token")?.kind(),
@@ -249,32 +251,13 @@ impl Vit {
                 (whole.unsqueeze(1) * masks_NKP1).flatten(0, 1) + &self.patch_bias_D
             }
         };
-        let pos_embed_1SD = self.pos_embed(rows, columns);
+        let pos_embed_1SD = self.pos_embed.for_grid(rows, columns);
         let cls_11D = &self.cls_token_11D + pos_embed_1SD.narrow(1, 0, 1);
         let patches_NPD = embedded_NPD + pos_embed_1SD.narrow(1, 1, rows * columns);
         let cls_N1D = cls_11D.expand([patches_NPD.size()[0], 1, self.config.width], false);
         let [cls_N1D, patches_NPD] =
             [cls_N1D, patches_NPD].map(|tokens| tokens.to_kind(self.tokens_kind));
         Tensor::cat(&[cls_N1D, patches_NPD], 1)
-    }
-
-    /// The position embedding for a grid: bicubic with DINO's scale factors `(side + 0.1) / trained
-    /// side` on half-pixel centres, or as it is for the grid that it was learned for.
-    fn pos_embed(&self, rows: i64, columns: i64) -> Tensor {
-        let side = self.config.grid_side();
-        if (rows, columns) == (side, side) {
-            return self.pos_embed_1SD.shallow_clone();
-        }
-        let patches_1DHW = self
-            .pos_embed_1SD
-            .narrow(1, 1, side * side)
-            .reshape([1, side, side, self.config.width])
-            .permute([0, 3, 1, 2]);
-        let scale = |cells: i64| (cells as f64 + 0.1) / side as f64;
-        let resized_1DHW =
-            patches_1DHW.upsample_bicubic2d([rows, columns], false, scale(rows), scale(columns));
-        let resized_1PD = resized_1DHW.flatten(2, 3).transpose(1, 2);
-        Tensor::cat(&[self.pos_embed_1SD.narrow(1, 0, 1), resized_1PD], 1)
     }
 
     fn encode(&self, tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {

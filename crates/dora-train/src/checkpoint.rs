@@ -17,7 +17,7 @@ use crate::{
     engine::Engine,
     plan::Placement,
     position::Position,
-    recipe::{Recipe, RecipeError},
+    recipe::{Differences, Recipe, RecipeError},
 };
 
 const STATE: &str = "state.bin";
@@ -270,11 +270,11 @@ impl State {
         u64::from(crc32fast::hash(stores.collect::<String>().as_bytes()))
     }
 
-    /// Everything that would make the run go on differently than it began, one sentence each.
+    /// Everything that would make the run go on differently than it began.
     ///
     /// # Errors
     /// If the recipe of either is not one of this version.
-    pub fn differences(&self, before: &Self) -> Result<Vec<String>, RecipeError> {
+    pub fn differences(&self, before: &Self) -> Result<Differences, RecipeError> {
         let parse = |state: &Self| {
             Recipe::parse(&state.recipe, &[])
                 .map_err(|problems| RecipeError { path: "of the checkpoint".into(), problems })
@@ -288,18 +288,23 @@ impl State {
         if clips(self, &recipe) == clips(before, &recipe_before) {
             // Another number of processes, and batches that make up for it.
             let divides = ["`train.clips`", "`train.gradient_accumulation_steps`"];
-            differences.retain(|text| !divides.iter().any(|key| text.starts_with(key)));
+            let divides = |text: &String| divides.iter().any(|key| text.starts_with(key));
+            differences.changeable.retain(|text| !divides(text));
         }
         if self.precision != before.precision {
             let (now, then) = (&self.precision, &before.precision);
-            differences.push(format!("the precision on this machine is {now} and was {then}"));
+            let text = format!("the precision on this machine is {now} and was {then}");
+            // Its loss scale belongs to the state, and no other precision has one.
+            let needs_scale = now.starts_with("Float16");
+            let Differences { changeable, fixed } = &mut differences;
+            if needs_scale { fixed.push(text) } else { changeable.push(text) }
         }
         if self.stores.len() != before.stores.len() {
             let (now, then) = (self.stores.len(), before.stores.len());
-            differences.push(format!("there are {now} videos and were {then}"));
+            differences.fixed.push(format!("there are {now} videos and were {then}"));
         } else {
             let pairs = self.stores.iter().zip(&before.stores);
-            differences.extend(pairs.filter_map(|(now, then)| now.difference(then)));
+            differences.fixed.extend(pairs.filter_map(|(now, then)| now.difference(then)));
         }
         Ok(differences)
     }

@@ -51,6 +51,9 @@ enum Command {
         /// The run's folder instead of the recipe's
         #[arg(long)]
         run_dir: Option<PathBuf>,
+        /// Resume with another length, learning rate and the like than the run was started with
+        #[arg(long)]
+        allow_changes: bool,
         /// Seconds that processes wait for one another, when they meet and in each exchange
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
         timeout_s: u64,
@@ -104,7 +107,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             put_aside(&run_dir, "--run-dir")?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Train { recipe, stores, run_dir, timeout_s, dry_run } => {
+        Command::Train { recipe, stores, run_dir, allow_changes, timeout_s, dry_run } => {
             let recipe = recipe.read()?;
             let run_dir = run_dir.unwrap_or_else(|| PathBuf::from(&recipe.output.run_dir));
             if dry_run {
@@ -119,7 +122,7 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             let mut world = World::join(Duration::from_secs(timeout_s))?;
             world.divide_cores();
             let placement = world.take_place(&recipe)?;
-            let ended = run::train(&recipe, &placement, &stores, &run_dir, &world)?;
+            let ended = run::train(&recipe, &placement, &stores, &run_dir, allow_changes, &world)?;
             Ok(report(&ended, &run_dir, &stores[0]))
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Cursor,
+    io::{self, Cursor},
     path::{Path, PathBuf},
 };
 
@@ -14,20 +14,22 @@ use dora_data::{
 };
 use dora_eval::{encoder::Encoder, pictures::track_strip};
 use image::ImageFormat;
+use serde::Serialize;
 use tch::Device;
 
 use crate::{
     alarm::CollapseAlarm,
-    checkpoint::{Checkpoints, State},
+    checkpoint::{Checkpoints, Found, State},
     engine::{Engine, StepOutput},
     metrics::{MetricsFile, StepMetrics},
     monitor::{Monitor, Protocol},
     plan::network_config,
     position::Position,
     progress::Progress,
-    recipe::Recipe,
+    recipe::{Differences, Recipe},
     run_folder::RunFolder,
     schedule::Schedule,
+    step_lines::StepLines,
     tensorboard::{Picture, TensorBoard},
 };
 
@@ -44,6 +46,15 @@ pub(crate) struct Opened {
     pub(crate) step: u64,
     /// What of the data they have seen.
     pub(crate) position: Position,
+    /// What the user changes of the run from here on, one sentence each.
+    changes: Vec<String>,
+}
+
+/// A line of `changes.jsonl`: what a run was resumed with after `step` steps that it was not started with.
+#[derive(Debug, Serialize)]
+struct Changes<'a> {
+    step: u64,
+    changes: &'a [String],
 }
 
 /// Folder, checkpoints, metrics, pictures, and the progress that the user sees.
@@ -60,13 +71,30 @@ pub(crate) struct Records {
 }
 
 impl Opened {
-    /// Opens the folder and loads its newest whole checkpoint, if it has one, into the engine.
-    pub(crate) fn new(run_dir: &Path, start: State, engine: &mut Engine) -> anyhow::Result<Self> {
+    /// Opens the folder and loads its newest whole checkpoint, if it has one, into the engine. With
+    /// `allow_changes` it may come from a run whose recipe was another, as far as the state allows.
+    pub(crate) fn new(
+        run_dir: &Path,
+        start: State,
+        engine: &mut Engine,
+        allow_changes: bool,
+    ) -> anyhow::Result<Self> {
         let folder = RunFolder::open(run_dir)?;
         let checkpoints = Checkpoints::open(run_dir)?;
-        let (step, position) = resume(&start, &checkpoints, engine)?;
-        folder.write_recipe(&start.recipe)?;
-        Ok(Self { folder, checkpoints, start, step, position })
+        let found = checkpoints.newest().context(
+            "no checkpoint of this run can be used: `--fresh` puts the run aside and starts anew",
+        )?;
+        let Some(found) = found else {
+            let (position, changes) = (Position::default(), Vec::new());
+            return Ok(Self { folder, checkpoints, start, step: 0, position, changes });
+        };
+        let changes = resume(&start, &found, engine, allow_changes)?;
+        let (step, position) = (found.state.step, found.state.position);
+        for (folder, flaw) in found.damaged {
+            say!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
+            checkpoints.set_aside(&folder);
+        }
+        Ok(Self { folder, checkpoints, start, step, position, changes })
     }
 
     /// Where the checkpoint of the last step lies.
@@ -82,7 +110,10 @@ impl Opened {
         schedule: &Schedule,
         last_step: u64,
     ) -> anyhow::Result<Records> {
-        let Self { folder, checkpoints, start, step, .. } = self;
+        let Self { folder, checkpoints, start, step, changes, .. } = self;
+        folder.write_recipe(&start.recipe)?;
+        record(&changes, folder.path(), step)
+            .with_context(|| format!("cannot write {}/changes.jsonl", folder.path().display()))?;
         let metrics = MetricsFile::resume(folder.path(), step).with_context(|| {
             format!("cannot go on in {}/metrics.jsonl", folder.path().display())
         })?;
@@ -209,38 +240,46 @@ impl Records {
     }
 }
 
-/// Loads the newest whole checkpoint; returns the steps that it has taken and what they have seen.
+/// Loads a checkpoint; returns what of the run is changed from here on.
 fn resume(
     start: &State,
-    checkpoints: &Checkpoints,
+    found: &Found,
     engine: &mut Engine,
-) -> anyhow::Result<(u64, Position)> {
-    let found = checkpoints.newest().context(
-        "no checkpoint of this run can be used: `--fresh` puts the run aside and starts anew",
-    )?;
-    let Some(found) = found else { return Ok((0, Position::default())) };
+    allow_changes: bool,
+) -> anyhow::Result<Vec<String>> {
     let shown = found.folder.display();
-    let differences = start
+    let Differences { changeable, fixed } = start
         .differences(&found.state)
         .with_context(|| format!("the recipe in {shown} cannot be read by this version"))?;
-    if !differences.is_empty() {
+    if !fixed.is_empty() || !(allow_changes || changeable.is_empty()) {
+        let allow = if fixed.is_empty() { "allow it with --allow-changes, " } else { "" };
+        let refused = if allow_changes { fixed } else { [fixed, changeable].concat() };
         bail!(
-            "the run in {shown} cannot go on, since it was started differently:\n  {}\nstart it as it was, give another --run-dir, or put it aside with --fresh",
-            differences.join("\n  ")
+            "the run in {shown} cannot be resumed, since it was started differently:\n  {}\n{allow}start it as it was, give another --run-dir, or put it aside with --fresh",
+            refused.join("\n  ")
         );
     }
     found.load_into(engine).with_context(|| format!("cannot load {shown}"))?;
     say!("going on from {shown}");
+    for change in &changeable {
+        say!("changed from here on: {change}");
+    }
     let (before, now) = (found.state.world_size, start.world_size);
     if before != now {
         say!(
             "the run was started with {before} process(es) and goes on with {now}: the order of its clips stays, but not every bit of its numbers"
         );
     }
-    let (step, position) = (found.state.step, found.state.position);
-    for (folder, flaw) in found.damaged {
-        say!("warning: {:#}; the checkpoint before it is used", anyhow::Error::new(flaw));
-        checkpoints.set_aside(&folder);
+    Ok(changeable)
+}
+
+/// Writes down what is changed after `step` steps.
+fn record(changes: &[String], run_dir: &Path, step: u64) -> io::Result<()> {
+    let path = run_dir.join("changes.jsonl");
+    if changes.is_empty() && !path.exists() {
+        return Ok(());
     }
-    Ok((step, position))
+    // The checkpoint of this step knows of no change after it: what stands there of one led to no other.
+    let mut lines = StepLines::resume(path, step.saturating_sub(1))?;
+    if changes.is_empty() { Ok(()) } else { lines.write(&Changes { step, changes }) }
 }

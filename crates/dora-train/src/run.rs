@@ -58,12 +58,14 @@ pub struct Ended {
 }
 
 /// Trains on frame stores into `run_dir`, from its newest checkpoint on when it has one, as one of
-/// the processes of `world`; only the first of them reads and writes in `run_dir`.
+/// the processes of `world`; only the first of them reads and writes in `run_dir`. With `allow_changes`
+/// a checkpoint of another recipe will do where its state allows that.
 pub fn train(
     recipe: &Recipe,
     placement: &Placement,
     stores: &[PathBuf],
     run_dir: &Path,
+    allow_changes: bool,
     world: &World,
 ) -> anyhow::Result<Ended> {
     let interrupt =
@@ -75,7 +77,7 @@ pub fn train(
     world.check_same("other frame stores", start.stores_digest())?;
 
     let mut engine = world.all_ok(new_engine(recipe, placement, world))?;
-    let opened = world.on_first(|| Opened::new(run_dir, start, &mut engine))?;
+    let opened = world.on_first(|| Opened::new(run_dir, start, &mut engine, allow_changes))?;
     let (step, position) = share_start(world, opened.as_ref(), &engine)?;
     let batches = pace.batches_to(position);
     let at = match recipe.train.length {

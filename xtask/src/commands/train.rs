@@ -44,6 +44,10 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             Value::Text("DIR"),
             "where checkpoints, metrics and pictures go (default: the recipe says)",
         ),
+        flag(
+            "allow-changes",
+            "go on although length, learning rate or the like differ from what the\nrun was started with",
+        ),
         flag("fresh", "put the run aside that is there and start anew, instead of going on"),
         launch::NPROC_PER_NODE,
         launch::NNODES,
@@ -117,7 +121,7 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     for store in ingest_videos(checkout, &needs, args.forward(&["fps", "start", "end"]))? {
         worker.arg("--store").arg(store);
     }
-    worker.arg("--run-dir").arg(&run_dir).args(&args.rest);
+    worker.arg("--run-dir").arg(&run_dir).args(args.forward(&["allow-changes"])).args(&args.rest);
     if args.has("fresh") && plan.is_first_node() {
         let mut put_aside = checkout.program("dora-train")?;
         process::run(put_aside.arg("put-aside").arg("--run-dir").arg(&run_dir))?;

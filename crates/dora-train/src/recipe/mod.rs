@@ -12,6 +12,7 @@ use dora_model::{Arch, TrackerLayer};
 use serde::{Deserialize, Serialize};
 
 pub use dora_recipe::RecipeError;
+pub use read::Differences;
 
 use crate::span::Span;
 

@@ -6,6 +6,15 @@ use dora_recipe::RecipeError;
 
 use super::Recipe;
 
+/// What a run was started with before and is not any more, one sentence each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// What a run may be resumed with when the user allows it: the state stays of use.
+    pub changeable: Vec<String>,
+    /// What would make it another run.
+    pub fixed: Vec<String>,
+}
+
 impl Recipe {
     /// Reads a file and lays `overrides`, each `section.key=value`, over it.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
@@ -28,12 +37,24 @@ impl Recipe {
     }
 
     /// Keys whose values differ from another recipe's in a way that changes the training.
-    pub fn differing_keys(&self, other: &Self) -> Vec<String> {
-        dora_recipe::differing_keys(self, other, |name| {
+    pub fn differing_keys(&self, other: &Self) -> Differences {
+        let is_harmless = |name: &str| {
             name.starts_with("output.")
                 || name.starts_with("monitor.")
                 || ["data.videos", "data.threads", "data.prefetch_batches"].contains(&name)
                 || name == "train.device"
-        })
+        };
+        // Lengths, rates and sizes of a batch: neither tensors nor the order of the clips follow from them.
+        let is_changeable = |name: &str| {
+            (name.starts_with("train.") && name != "train.seed")
+                || name.starts_with("method.warmup_teacher_temp")
+                || ["method.teacher_temp", "model.drop_path"].contains(&name)
+        };
+        let keys = |changeable: bool| {
+            dora_recipe::differing_keys(self, other, |name| {
+                is_harmless(name) || is_changeable(name) != changeable
+            })
+        };
+        Differences { changeable: keys(true), fixed: keys(false) }
     }
 }

@@ -164,6 +164,53 @@ fn another_recipe_or_video_does_not_go_on() {
 }
 
 #[test]
+fn a_run_is_extended_and_changed_where_that_is_allowed() {
+    let bench = Workbench::new();
+    assert_trained(&bench.train("run", &[]));
+    let train = |set: &[&str]| bench.command("run", set).arg("--allow-changes").output().unwrap();
+    let longer = ["train.length=14 steps", "train.lr=0.1"];
+    assert_refused(
+        &bench.train("run", &longer),
+        &["`train.length` is \"14 steps\" and was \"10 steps\"", "with --allow-changes"],
+    );
+    let output = train(&[&longer[..], &["model.out_dim=64"]].concat());
+    assert_refused(&output, &["`model.out_dim` is 64 and was 32", "--fresh"]);
+    let text = stderr(&output);
+    assert!(!text.contains("train.lr") && !text.contains("with --allow-changes"), "{text}");
+    // Neither left a trace.
+    assert!(!bench.path("run/changes.jsonl").exists());
+    let recipe = || fs::read_to_string(bench.path("run/recipe.toml")).unwrap();
+    assert!(recipe().contains("length = \"10 steps\""));
+
+    let output = train(&longer);
+    assert_trained(&output);
+    let text = stderr(&output);
+    for part in ["going on from", "changed from here on: `train.lr` is 0.1", "trained 14 steps"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(recipe().contains("length = \"14 steps\""));
+    let lines = |file: &str| -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(bench.path(file)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let changes = lines("run/changes.jsonl");
+    assert_eq!((changes.len(), &changes[0]["step"]), (1, &10.into()));
+    assert_eq!(changes[0]["changes"].as_array().unwrap().len(), 2, "{changes:?}");
+    let metrics = lines("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 14);
+    // From the eleventh step on, the cosine of 14 steps with the new height, 0.1 x 2 clips / 256.
+    let lr = |step: usize| metrics[step - 1]["lr"].as_f64().unwrap();
+    assert!(lr(11) > 20.0 * lr(10) && lr(14) < lr(11), "{} {} {}", lr(10), lr(11), lr(14));
+
+    // The same command goes on without a word, also after the newest checkpoint is lost, whose
+    // predecessor is the one that was changed.
+    assert!(stderr(&bench.train("run", &longer)).contains("finished"));
+    fs::remove_dir_all(bench.path("run/checkpoints/step-14")).unwrap();
+    assert_trained(&train(&longer));
+    assert_eq!(lines("run/changes.jsonl"), changes);
+}
+
+#[test]
 fn a_run_goes_on_over_a_copy_of_its_video() {
     let bench = Workbench::new();
     let source = |size_bytes, digest| {
