@@ -10,6 +10,7 @@ mod cuda;
 mod distributed;
 mod ffi;
 mod lists;
+mod profiler;
 
 pub use autocast::{Autocast, AutocastDtype};
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
@@ -17,6 +18,7 @@ pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
 };
+pub use profiler::profile;
 
 /// An exception that libtorch threw, with the text that it gave.
 #[derive(Debug, thiserror::Error)]
