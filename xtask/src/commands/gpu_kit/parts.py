@@ -204,7 +204,7 @@ def profile(kit, arch, clips, precision):
     step_s = kit.bench(arch, clips, precision, min(MOST_BENCH_S, kit.left_s(4)), ["--profile", folder])["step_seconds"]
     sums = json.loads((folder / "kernels.json").read_text())
     files = [(name, (folder / name).read_bytes()) for name in ("kernels.json", "trace.json")]
-    kit.keep("profile.tar.gz", packed(files, "w:gz"), 10 * MIB)
+    kit.keep("profile.tar.gz", packed(files, "w:gz"), 8 * MIB)
     steps, kernels, host = sums["steps"], sums["kernels"], sums["host_calls"]
     found = {"of": [arch, clips, precision], "steps": steps, "kernels": kernels[:25], "host_calls": host[:25]}
     if host:
@@ -293,7 +293,7 @@ def runs(kit, part):
             pictures += files
         except Failed as failure:
             failures.append(str(failure))
-    kit.keep("pictures.tar", packed(pictures, "w"), 8 * MIB)
+    kit.keep("pictures.tar", packed(pictures, "w"), 10 * MIB)
     if failures:
         raise Failed("; ".join(failures))
     return "; ".join(
@@ -324,11 +324,14 @@ def run_of_minutes(kit, method, own, left_s):
     names = ("loss", "teacher_entropy", "teacher_mean_entropy", "kl")
     figures = lambda line: {name: line[name] for name in ("step", *names)}
     files = [(f"{method}-curves.svg", curves(method, lines, names).encode())]
+    # The newest three: one of 224 px takes 2 to 3 MB.
     tracks = sorted((kit.work / method / "tracks").glob("*.png"), key=lambda path: path.stat().st_mtime)
-    files += [(f"{method}-{path.name}", path.read_bytes()) for path in tracks]
+    files += [(f"{method}-{path.name}", path.read_bytes()) for path in tracks[-3:]]
     if method == "dora":
         checkpoint = kit.work / method / "checkpoints" / f"step-{lines[-1]['step']}"
         teacher = encoder_in_float16(checkpoint / "teacher.safetensors")
+        for old in kit.out.glob("teacher.safetensors.*"):
+            old.unlink()
         pieces = [teacher[at:at + PIECE_BYTES] for at in range(0, len(teacher), PIECE_BYTES)]
         for index, piece in enumerate(pieces):
             replace(kit.out / f"teacher.safetensors.{index}", piece)
