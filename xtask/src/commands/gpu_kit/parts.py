@@ -167,9 +167,9 @@ def speed(kit, part):
     except Failed as failure:
         failures.append(str(failure))
     for index, group in enumerate(groups):
-        # Two thirds of the time for the first of two groups; half of a group's for the peers.
+        # Two thirds of the time for the first of two groups; of a group's, two fifths for the peers.
         spare_s = kit.left_s(4) / 3 if index + 1 < len(groups) else 0
-        peers_s = (kit.left_s(4) - spare_s) / 2 if has_peers else 0
+        peers_s = 0.4 * (kit.left_s(4) - spare_s) if has_peers else 0
         for key in group:
             row, left_s = rows[key], kit.left_s(4) - spare_s - peers_s
             try:
