@@ -12,6 +12,25 @@ mod train;
 
 use std::{env, ffi::OsString};
 
+use tch::{Cuda, Device};
+
+/// The device that reference tensors are compared on: `DORA_TEST_DEVICE` is `cpu` (as if not set) or `cuda`.
+fn device() -> Device {
+    match env::var("DORA_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Device::Cpu,
+        Ok("cuda") => {
+            assert!(has_cuda(), "DORA_TEST_DEVICE is cuda, but libtorch finds no CUDA device");
+            Device::Cuda(0)
+        }
+        Ok(other) => panic!("DORA_TEST_DEVICE is `{other}`: give cpu or cuda"),
+    }
+}
+
+/// Whether libtorch finds a GPU.
+fn has_cuda() -> bool {
+    torch_ext::load_cuda() && Cuda::is_available()
+}
+
 /// A Python with this package and the other test tools, or nothing and a line that says why.
 fn test_python(package: &str) -> Option<OsString> {
     let python = env::var_os("DORA_TEST_PYTHON");

@@ -27,6 +27,7 @@ fn main() {
         .file("cpp/torch_ext.cc")
         .file("cpp/distributed.cc")
         .file("cpp/cuda.cc")
+        .file("cpp/profiler.cc")
         .file("cpp/transfers.cc");
     let with_cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
     if with_cuda {
@@ -38,6 +39,8 @@ fn main() {
         for library in ["torch_cuda", "c10_cuda"] {
             println!("cargo:rustc-link-lib={library}");
         }
+        // What those load in turn need not be here to link with them (`rpath.rs`).
+        println!("cargo:link_arg=-Wl,--allow-shlib-undefined");
     }
 }
 

@@ -26,7 +26,7 @@ fn neighbours_vote_as_stated() {
     let most = expected.iter().map(|(k, _)| *k).max().unwrap();
     let neighbours = Neighbours::find(&bank_ND, &queries_QD, most);
     for (k, scores_QC) in expected {
-        let found = neighbours.vote(&golden.get("labels"), classes, k, temperature);
+        let found = neighbours.vote(&golden.on_cpu("labels"), classes, k, temperature);
         check(&format!("scores of {k} neighbours"), &found, &scores_QC, FORWARD);
     }
 }

@@ -32,7 +32,7 @@ fn the_box_of_lost_is_the_reference_s() {
 #[test]
 fn attention_masks_are_the_reference_s() {
     let golden = Golden::read("discovery");
-    let masks_HN = attention_masks(&golden.get("attn"), MASS);
+    let masks_HN = attention_masks(&golden.on_cpu("attn"), MASS);
     let expected_HN: Vec<Vec<u8>> =
         Vec::try_from(golden.get("mask_60").to_kind(Kind::Uint8)).unwrap();
     let masks_HN: Vec<Vec<u8>> =

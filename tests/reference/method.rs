@@ -7,9 +7,10 @@ use dora_core::{
     tracker::{ClipFeatures, Threshold, TrackerSpec, discover_and_track, mask_frames},
 };
 use dora_model::Network;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{FORWARD, GRADIENT, Golden, check, integers, network_config, network_weights};
+use crate::device;
 
 #[test]
 fn sinkhorn_matches() {
@@ -56,7 +57,7 @@ fn tracker_matches() {
 }
 
 fn golden_features(vit: &Golden, tracker: &Golden) -> ClipFeatures {
-    let heads = Tensor::from_slice(&integers(&tracker.meta["head_ids"]));
+    let heads = Tensor::from_slice(&integers(&tracker.meta["head_ids"])).to_device(device());
     let frames = vit.get("frames_BTCHW").size()[1];
     let patches = vit.get("tokens_0").size()[1] - 1;
     let joined = |name: &str| vit.get(name).transpose(1, 2).flatten(2, 3).narrow(1, 1, patches);
@@ -81,7 +82,7 @@ impl Clip {
     fn new(vit: &Golden, head: &Golden, views: &[(Tensor, Tensor)], n_local: i64) -> Self {
         let config = network_config(vit, head);
         let weights = network_weights(vit, head);
-        let student = Network::new(&config, &weights, Device::Cpu, Kind::Float, true).unwrap();
+        let student = Network::new(&config, &weights, device(), Kind::Float, true).unwrap();
         let project = |cls_ND: Tensor| student.head.forward(&cls_ND, 1.0);
         let whole = |(frames_BTCHW, _): &(Tensor, Tensor)| {
             let images = frames_BTCHW.flatten(0, 1);

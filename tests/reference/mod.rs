@@ -1,9 +1,10 @@
 //! Reference tensors in `tests/golden`, from an independent statement of the method in PyTorch.
 //!
 //! Every size and scalar comes from the files; `DORA_GOLDEN` names another folder with the same
-//! names, other sizes and other numbers.
+//! names, such as one with other sizes and numbers. `DORA_TEST_DEVICE=cuda` compares on a GPU.
 
 mod classification;
+mod devices;
 mod discovery;
 mod images;
 mod method;
@@ -16,7 +17,9 @@ use std::{env, fs, path::PathBuf};
 
 use dora_model::{HeadConfig, NetworkConfig, StateDict, VitConfig};
 use serde_json::Value;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::device;
 
 /// Names a folder in place of `tests/golden`.
 const FOLDER: &str = "DORA_GOLDEN";
@@ -62,7 +65,13 @@ impl Golden {
         Self { tensors: StateDict::read(&path).unwrap(), meta }
     }
 
+    /// A tensor on the device under test.
     fn get(&self, name: &str) -> Tensor {
+        self.on_cpu(name).to_device(device())
+    }
+
+    /// A tensor for what works on the CPU wherever its input comes from.
+    fn on_cpu(&self, name: &str) -> Tensor {
         self.tensors.get(name).unwrap()
     }
 
@@ -108,8 +117,14 @@ fn integers(value: &Value) -> Vec<i64> {
 #[track_caller]
 fn check(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(actual.size(), expected.size(), "shape of {what}");
-    let (actual, expected) = (actual.to_kind(Kind::Double), expected.to_kind(Kind::Double));
-    let largest = expected.abs().max().double_value(&[]);
-    let error = (actual - expected).abs().max().double_value(&[]) / largest;
+    let error = relative_error(actual, expected);
     assert!(error <= tolerance, "{what}: error {error:.2e} is over {tolerance:.0e}");
+}
+
+/// The largest difference of two tensors of one size, as a share of `expected`'s largest magnitude.
+fn relative_error(actual: &Tensor, expected: &Tensor) -> f64 {
+    let [actual, expected] =
+        [actual, expected].map(|tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double));
+    let largest = expected.abs().max().double_value(&[]);
+    (actual - expected).abs().max().double_value(&[]) / largest
 }

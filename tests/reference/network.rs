@@ -2,16 +2,17 @@
 
 use dora_core::tracker::cls_attention;
 use dora_model::{Network, TrackerLayer};
-use tch::{Device, Kind, no_grad};
+use tch::{Kind, no_grad};
 
 use super::{FORWARD, Golden, check, network_config, network_weights};
+use crate::device;
 
 #[test]
 fn encoder_and_head_match() {
     let (vit, head) = (Golden::read("vit"), Golden::read("head"));
     let config = network_config(&vit, &head);
     let weights = network_weights(&vit, &head);
-    let network = Network::new(&config, &weights, Device::Cpu, Kind::Float, false).unwrap();
+    let network = Network::new(&config, &weights, device(), Kind::Float, false).unwrap();
     let all_heads: Vec<i64> = (0..config.vit.heads).collect();
     let frames_BTCHW = vit.get("frames_BTCHW");
     no_grad(|| {

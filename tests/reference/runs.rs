@@ -6,9 +6,10 @@ use dora_core::{
 };
 use dora_model::{Network, StateDict, TrackerLayer};
 use dora_train::engine::{Draws, Engine, Method, Scheduled, TrackerMethod};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Golden, check, integers, network_config, network_weights};
+use crate::device;
 
 const TOLERANCE: f64 = 1e-8;
 
@@ -59,8 +60,7 @@ fn check_run(name: &str, reduction: Reduction, views: usize) {
     };
     let config = network_config(&vit, &head);
     let weights = network_weights(&vit, &head);
-    let mut engine =
-        Engine::new(&config, method, &weights, Device::Cpu, Kind::Double, None).unwrap();
+    let mut engine = Engine::new(&config, method, &weights, device(), Kind::Double, None).unwrap();
     let frames = [vit.get("frames_BTCHW"), Golden::read("two_views").get("frames_b_BTCHW")];
     let global = Tensor::stack(&frames[..views], 0).to_kind(Kind::Double);
     let local = vit.get("local_LBTCHW").to_kind(Kind::Double);

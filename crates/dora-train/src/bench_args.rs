@@ -36,6 +36,9 @@ pub(crate) struct StepBenchArgs {
     /// Steps to time; without, as many as half a minute takes, at least 3
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: Option<u64>,
+    /// Folder for a profile of two steps: trace.json for Chrome or Perfetto, kernels.json with sums
+    #[arg(long, value_name = "DIR", conflicts_with = "compare")]
+    profile: Option<PathBuf>,
     #[command(flatten)]
     json: JsonFile,
 }
@@ -43,7 +46,8 @@ pub(crate) struct StepBenchArgs {
 impl StepBenchArgs {
     /// The settings, or what is wrong with them.
     pub(crate) fn read(self) -> anyhow::Result<StepBench> {
-        let Self { recipe, arch, precision, clips, overrides, compare, steps, json } = self;
+        let Self { recipe, arch, precision, clips, overrides, compare, steps, profile, json } =
+            self;
         let choice = RecipeChoice { file: recipe, arch, precision, clips, overrides };
         let base = choice.read(&[])?;
         let compared = match compare {
@@ -56,6 +60,6 @@ impl StepBenchArgs {
             }
             None => None,
         };
-        Ok(StepBench { base, compared, steps: steps.map(|steps| steps as usize), json })
+        Ok(StepBench { base, compared, steps: steps.map(|steps| steps as usize), profile, json })
     }
 }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use dora_train::{
-    bench::{flops::StepFlops, split_overrides},
+    bench::{
+        flops::StepFlops,
+        profile::{Profile, Row},
+        split_overrides,
+    },
     recipe::Recipe,
 };
 use serde_json::Value;
@@ -238,4 +242,65 @@ fn one_clip_of_the_default_step_takes_about_a_teraflop() {
 fn overrides_are_parted_at_commas_outside_of_values() {
     assert_eq!(split_overrides("a.b=1, c.d=[1,2],e.f=x"), ["a.b=1", "c.d=[1,2]", "e.f=x"]);
     assert_eq!(split_overrides("a.b"), ["a.b"]);
+}
+
+#[test]
+fn a_profile_names_what_ran() {
+    let folder = TempDir::new().unwrap();
+    let (json, profile) = (folder.path().join("step.json"), folder.path().join("new/profile"));
+    let output = bench(&["--steps", "1", "--profile", profile.to_str().unwrap()], &json);
+    assert_keys(&figures(&output, &json), &KEYS);
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(profile.join(name)).unwrap()).unwrap()
+    };
+    assert!(!read("trace.json")["traceEvents"].as_array().unwrap().is_empty());
+    let sums = read("kernels.json");
+    let kernels = sums["kernels"].as_array().unwrap();
+    let calls = |name: &str| {
+        let row = kernels.iter().find(|row| row["name"] == name);
+        row.unwrap_or_else(|| panic!("no {name} in {sums}"))["calls"].as_u64().unwrap()
+    };
+    // One update of all parameters a step; forward and backward both multiply.
+    assert_eq!(calls("aten::_fused_adamw_") % 2, 0);
+    assert!(calls("aten::addmm") > 2 * 12 && calls("aten::mm") > 2 * 12);
+    let shares: f64 = kernels.iter().map(|row| row["share"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ms a step"));
+}
+
+fn profile(events: &str) -> Profile {
+    Profile::parse(format!(r#"{{"traceEvents": [{events}]}}"#).as_bytes()).unwrap()
+}
+
+fn sums(rows: &[Row]) -> Vec<(&str, usize, f64)> {
+    rows.iter().map(|row| (&*row.name, row.calls, row.total_us)).collect()
+}
+
+#[test]
+fn operators_on_the_cpu_count_without_those_they_call() {
+    let found = profile(
+        r#"{"ph": "X", "cat": "cpu_op", "name": "linear", "ts": 0, "dur": 100, "tid": 1},
+           {"ph": "X", "cat": "cpu_op", "name": "matmul", "ts": 10, "dur": 60, "tid": 1},
+           {"ph": "X", "cat": "cpu_op", "name": "mm", "ts": 20, "dur": 50, "tid": 1},
+           {"ph": "X", "cat": "cpu_op", "name": "mm", "ts": 90, "dur": 10, "tid": 1},
+           {"ph": "X", "cat": "cpu_op", "name": "mm", "ts": 40, "dur": 7, "tid": "2"},
+           {"ph": "M", "name": "process_name", "pid": 1}"#,
+    );
+    assert_eq!(sums(&found.kernels), [("mm", 3, 67.0), ("linear", 1, 30.0), ("matmul", 1, 10.0)]);
+    assert!((found.kernels[0].share - 67.0 / 107.0).abs() < 1e-12);
+    assert!(found.host_calls.is_empty());
+}
+
+#[test]
+fn with_a_gpu_its_kernels_count_and_what_the_host_calls() {
+    let found = profile(
+        r#"{"ph": "X", "cat": "cpu_op", "name": "mm", "ts": 0, "dur": 100, "tid": 1},
+           {"ph": "X", "cat": "kernel", "name": "gemm", "ts": 5, "dur": 30.5, "tid": 7},
+           {"ph": "X", "cat": "gpu_memcpy", "name": "Memcpy HtoD", "ts": 40, "dur": 9, "tid": 7},
+           {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 1, "dur": 2, "tid": 1},
+           {"ph": "s", "cat": "ac2g", "name": "ac2g", "ts": 1, "tid": 1}"#,
+    );
+    assert_eq!(sums(&found.kernels), [("gemm", 1, 30.5), ("Memcpy HtoD", 1, 9.0)]);
+    assert_eq!(sums(&found.host_calls), [("cudaLaunchKernel", 1, 2.0)]);
+    assert_eq!(found.table()[1], ["gemm", "0", "0.015", "77.2 %"]);
 }

@@ -143,6 +143,8 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn te_reducer_prepare(reducer: *mut ReducerHandle) -> *mut c_char;
     pub(crate) fn te_reducer_free(reducer: *mut ReducerHandle);
+    pub(crate) fn te_profiler_start(is_cuda: c_int) -> *mut c_char;
+    pub(crate) fn te_profiler_stop(path: *const c_char) -> *mut c_char;
     pub(crate) fn te_cuda_set_device(device_index: c_int) -> *mut c_char;
     pub(crate) fn te_cuda_uuid(device_index: c_int, uuid: *mut u8) -> *mut c_char;
     pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;

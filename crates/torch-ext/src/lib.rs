@@ -10,6 +10,7 @@ mod cuda;
 mod distributed;
 mod ffi;
 mod lists;
+mod profiler;
 mod transfers;
 
 pub use autocast::{Autocast, AutocastDtype, CastWeights, without_autocast};
@@ -22,6 +23,7 @@ pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
     update_loss_scale,
 };
+pub use profiler::profile;
 pub use transfers::{ReadBack, Transfers, count_transfers};
 
 /// An exception that libtorch threw, with the text that it gave.

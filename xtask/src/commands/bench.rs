@@ -43,6 +43,11 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             "step: how many to time (default: as many as half a minute takes, at\nleast 3)",
         ),
         option(
+            "profile",
+            Value::Text("DIR"),
+            "step: write a profile of two steps there: a trace for Chrome or\nPerfetto, and its sums by kernel",
+        ),
+        option(
             "store",
             Value::Text("DIR"),
             "loader: read this frame store (default: the toy walk at 1024x576, which\nis rendered into data/bench the first time)",
@@ -96,7 +101,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 const SUBJECTS: &[Subject] = &[
     Subject {
         name: "step",
-        options: &["recipe", "arch", "precision", "clips", "set", "compare", "steps"],
+        options: &["recipe", "arch", "precision", "clips", "set", "compare", "steps", "profile"],
         run: bench_step,
     },
     Subject { name: "loader", options: &["store", "threads", "seconds"], run: bench_loader },

@@ -1,12 +1,17 @@
 //! `ci`: everything that continuous integration runs, stopping at the first failure.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
-use super::{test, train};
+use anyhow::Context;
+
+use super::{gpu_kit, test, train};
 use crate::{
     args::{Args, CommandSpec},
     checkout::{CUDA, Checkout},
@@ -45,6 +50,7 @@ const STEPS: &[Step] = &[
     ("tests", |checkout| test::run(checkout, &[])),
     ("short training", |checkout| short_training(checkout, 1)),
     ("short training with two processes", |checkout| short_training(checkout, 2)),
+    ("GPU kit, on the CPU", run_gpu_kit),
 ];
 
 fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
@@ -99,6 +105,46 @@ fn short_training(checkout: &Checkout, processes: usize) -> anyhow::Result<()> {
     train::run(checkout, &Args::with(options))?;
     check_run(&run_dir, processes)?;
     let _ = fs::remove_dir_all(&run_dir);
+    Ok(())
+}
+
+/// Packs a kit and runs it from there, on the CPU, as a stranger's machine would: with nothing of our
+/// environment, and the checkout out of reach where this machine lets us hide it.
+fn run_gpu_kit(checkout: &Checkout) -> anyhow::Result<()> {
+    let folder = env::temp_dir().join(format!("dora-ci-kit-{}", std::process::id()));
+    let (kit, results) = (folder.join("kit"), folder.join("results"));
+    gpu_kit::run(checkout, &Args::with(vec![("out", kit.clone().into())]))?;
+    let python = test::python().context("the step `setup` brings Python's PyTorch")?;
+
+    let mut words: Vec<OsString> = vec!["env".into(), "-i".into()];
+    let kept = ["PATH", "HOME"].map(|name| (name, env::var_os(name).unwrap_or_default()));
+    for (name, value) in kept.into_iter().chain([("PYTHON", python)]) {
+        let mut word = OsString::from(format!("{name}="));
+        word.push(value);
+        words.push(word);
+    }
+    words.push(kit.join("run.sh").into());
+    words.extend(["--device", "cpu", "--quick", "--out"].map(OsString::from));
+    words.push(results.clone().into());
+
+    let hidden = |words: &[OsString]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c"]);
+        command.arg("mount -t tmpfs none \"$0\" && cd / && exec \"$@\"");
+        command.arg(checkout.root()).args(words);
+        command
+    };
+    if hidden(&["true".into()]).output().is_ok_and(|output| output.status.success()) {
+        process::run(&hidden(&words))?;
+    } else {
+        say!("the checkout stays in reach, since this machine lets us mount nothing");
+        process::run(Command::new(&words[0]).args(&words[1..]).current_dir("/"))?;
+    }
+    for file in ["results.json", "results.md", "logs.tar.gz", "profile.tar.gz", "pictures.tar"] {
+        let is_there = results.join(file).exists();
+        anyhow::ensure!(is_there, "the kit in {} left no {file}", folder.display());
+    }
+    let _ = fs::remove_dir_all(&folder);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod ci;
 mod compare;
 mod download_wt;
 mod eval;
+mod gpu_kit;
 mod ingest;
 mod inspect;
 mod release;
@@ -38,6 +39,7 @@ pub(crate) const ALL: &[CommandSpec] = &[
     release::EXPORT,
     release::IMPORT,
     bench::COMMAND,
+    gpu_kit::COMMAND,
     test::COMMAND,
     ci::COMMAND,
     SETUP,

@@ -26,15 +26,19 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
     run: |checkout, args: &Args| run(checkout, &args.rest),
 };
 
+/// The Python with the test tools: the user's own, or the one in the cache, if there is either.
+pub(super) fn python() -> Option<OsString> {
+    let own = env::var_os(TEST_PYTHON);
+    own.or_else(|| test_tools::find(&Machine::this()).map(Into::into))
+}
+
 /// Sets up what is missing and runs all tests, with `extra` words for `cargo test`.
 pub(crate) fn run(checkout: &Checkout, extra: &[OsString]) -> anyhow::Result<()> {
     super::ensure(checkout)?;
     let mut cargo = checkout.cargo();
     cargo.arg("test").arg("--manifest-path");
     cargo.arg(checkout.root().join("Cargo.toml"));
-    if env::var_os(TEST_PYTHON).is_none()
-        && let Some(python) = test_tools::find(&Machine::this())
-    {
+    if let Some(python) = python() {
         cargo.env(TEST_PYTHON, python);
     }
     process::run(cargo.arg("--workspace").args(checkout.features()).args(extra))

@@ -6,6 +6,7 @@
 mod compare;
 mod download;
 mod eval;
+mod gpu_kit;
 mod launch;
 mod world;
 

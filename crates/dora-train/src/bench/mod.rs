@@ -3,6 +3,7 @@
 //! optimiser and the teacher's update.
 
 pub mod flops;
+pub mod profile;
 mod report;
 mod setting;
 
@@ -12,7 +13,8 @@ use dora_data::{output::JsonFile, say};
 use indicatif::ProgressBar;
 
 use crate::recipe::{Recipe, RecipeError};
-use report::{Comparison, Report};
+use profile::ProfileFolder;
+use report::{Comparison, Report, columns};
 use setting::Setting;
 
 /// About how long steps are timed where nobody says how many.
@@ -30,6 +32,8 @@ pub struct StepBench {
     pub compared: Option<(Recipe, String)>,
     /// Steps to time; `None` is as many as half a minute takes.
     pub steps: Option<usize>,
+    /// Where a trace of two steps goes, with its sums by kernel; for one setting alone.
+    pub profile: Option<PathBuf>,
     /// Where figures go besides the table.
     pub json: JsonFile,
 }
@@ -55,9 +59,17 @@ pub struct RecipeChoice {
 /// The file cannot be written, which is found out first; the machine cannot do what a setting asks.
 pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
     bench.json.check()?;
+    let folder = bench.profile.as_deref().map(ProfileFolder::create).transpose()?;
     let recipes = [&bench.base].into_iter().chain(bench.compared.iter().map(|(recipe, _)| recipe));
     let mut settings = recipes.map(Setting::new).collect::<anyhow::Result<Vec<_>>>()?;
     measure(&mut settings, bench.steps)?;
+    let mut kernels = String::new();
+    if let Some(folder) = folder {
+        announce("profiling");
+        kernels = format!("\n{}", columns(folder.fill(&mut settings[0])?.table()));
+    }
+    announce("timing the parts");
+    settings.iter_mut().try_for_each(Setting::time_parts)?;
 
     match (&settings[..], &bench.compared) {
         // Both engines lie in the same memory, so its peak says nothing of either.
@@ -68,7 +80,7 @@ pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
         (settings, _) => {
             let setting = &settings[0];
             let report = Report::new(setting, setting.peak_memory_bytes());
-            bench.json.tell_text(&report.table(), &report)
+            bench.json.tell_text(&(report.table() + &kernels), &report)
         }
     }
 }
@@ -96,8 +108,7 @@ fn measure(settings: &mut [Setting<'_>], steps: Option<usize>) -> anyhow::Result
     bar.finish_and_clear();
     announce("multiplying matrices again");
     settings.iter_mut().for_each(Setting::measure_rate);
-    announce("timing the parts");
-    settings.iter_mut().try_for_each(Setting::time_parts)
+    Ok(())
 }
 
 impl RecipeChoice {

@@ -202,7 +202,7 @@ fn note(is_noisy: bool) -> &'static str {
 }
 
 /// Lines of cells, each column as wide as its widest cell.
-fn columns(table: Vec<Vec<String>>) -> String {
+pub(super) fn columns(table: Vec<Vec<String>>) -> String {
     let width = |column: usize| {
         table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };

@@ -129,7 +129,7 @@ impl<'a> Setting<'a> {
 
     /// Takes a step and gives its seconds. One that float16 skipped is no whole step, so another is
     /// taken.
-    fn step(&mut self) -> anyhow::Result<f64> {
+    pub(super) fn step(&mut self) -> anyhow::Result<f64> {
         for _ in 0..MOST_OVERFLOWS {
             wait_for(self.placement.device);
             let started = Instant::now();
