@@ -372,6 +372,7 @@ fn loader_spec(recipe: &Recipe, world: &World) -> LoaderSpec {
     LoaderSpec {
         clips_per_batch: recipe.train.clips,
         crop: recipe.crop,
+        views: None,
         threads: if recipe.data.threads == 0 { world.cores() } else { recipe.data.threads },
         prefetch_batches: recipe.data.prefetch_batches,
     }
