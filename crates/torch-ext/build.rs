@@ -26,7 +26,8 @@ fn main() {
         .define("USE_C10D_GLOO", None)
         .file("cpp/torch_ext.cc")
         .file("cpp/distributed.cc")
-        .file("cpp/cuda.cc");
+        .file("cpp/cuda.cc")
+        .file("cpp/stream.cc");
     let with_cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
     if with_cuda {
         build.define("USE_C10D_NCCL", None).include("cpp/handles").includes(nvidia_includes(&lib));

@@ -5,6 +5,7 @@ mod metrics;
 mod position;
 mod recipe;
 mod scaler;
+mod streams;
 mod tensorboard;
 
 use dora_train::metrics::StepMetrics;

@@ -18,6 +18,9 @@ pub(crate) enum GroupHandle {}
 /// A `c10d::Reducer`, only ever behind a pointer.
 pub(crate) enum ReducerHandle {}
 
+/// A `c10::Event`, only ever behind a pointer.
+pub(crate) enum EventHandle {}
+
 unsafe extern "C" {
     fn te_free_error(message: *mut c_char);
     pub(crate) fn te_load_cuda() -> c_int;
@@ -110,6 +113,31 @@ unsafe extern "C" {
     pub(crate) fn te_cuda_set_device(device_index: c_int) -> *mut c_char;
     pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn te_cuda_reset_peak_memory(device_index: c_int) -> *mut c_char;
+    pub(crate) fn te_host_buffer(
+        bytes: usize,
+        pinned: c_int,
+        out: *mut *mut C_tensor,
+        data: *mut *mut u8,
+    ) -> *mut c_char;
+    pub(crate) fn te_stream_new(device_index: c_int, id: *mut i64) -> *mut c_char;
+    pub(crate) fn te_stream_current(device_index: c_int, id: *mut i64) -> *mut c_char;
+    pub(crate) fn te_stream_set(device_index: c_int, id: i64) -> *mut c_char;
+    pub(crate) fn te_event_record(
+        device_index: c_int,
+        id: i64,
+        out: *mut *mut EventHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_event_block(
+        event: *mut EventHandle,
+        device_index: c_int,
+        id: i64,
+    ) -> *mut c_char;
+    pub(crate) fn te_event_free(event: *mut EventHandle);
+    pub(crate) fn te_record_stream(
+        tensor: *mut C_tensor,
+        device_index: c_int,
+        id: i64,
+    ) -> *mut c_char;
 }
 
 /// The handles of a list of tensors; valid while the tensors are borrowed.

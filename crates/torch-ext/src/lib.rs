@@ -9,14 +9,18 @@ mod autocast;
 mod cuda;
 mod distributed;
 mod ffi;
+mod host_buffer;
 mod lists;
+mod stream;
 
 pub use autocast::{Autocast, AutocastDtype};
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
+pub use host_buffer::HostBuffer;
 pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
 };
+pub use stream::{Event, Stream, StreamGuard, record_stream};
 
 /// An exception that libtorch threw, with the text that it gave.
 #[derive(Debug, thiserror::Error)]
