@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::{
-    augment::{ViewKeys, views},
     loader::{ClipBatch, Loader, LoaderSpec},
     rng::stream,
     sampler::Sampler,
@@ -24,10 +23,11 @@ use torch_ext::keep_freed_memory;
 use crate::{
     checkpoint::{State, StoreIdentity},
     engine::{Engine, Scheduled, StepError, StepOutput},
+    feed::{FedBatch, Feed},
     guard::memory_error,
     metrics::{StepMetrics, Timing},
     monitor,
-    plan::{Placement, StepImages, draws, method, network_config},
+    plan::{Placement, StepImages, method, network_config},
     position::{Pace, Position},
     recipe::Recipe,
     records::{Opened, Records},
@@ -86,16 +86,17 @@ pub fn train(
     let records = opened.map(|opened| opened.begin(recipe, protocols, &schedule, last_step));
     let mut records = world.all_ok(records.transpose())?;
     let loader = Loader::new(sampler, loader_spec, batches).context("cannot load clips");
-    let loader = world.all_ok(loader)?;
+    let feed = loader
+        .and_then(|loader| Feed::new(loader, recipe, world.share.rank, placement.device, batches));
+    let feed = world.all_ok(feed)?;
 
     let mut run = Run {
         recipe,
         world,
-        device: placement.device,
         schedule,
         pace,
         engine,
-        loader,
+        feed,
         interrupt,
         step,
         at,
@@ -127,11 +128,10 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
 struct Run<'a> {
     recipe: &'a Recipe,
     world: &'a World,
-    device: Device,
     schedule: Schedule,
     pace: Pace,
     engine: Engine,
-    loader: Loader,
+    feed: Feed,
     interrupt: Interrupt,
     /// Steps taken since the run's beginning.
     step: u64,
@@ -146,7 +146,7 @@ struct Run<'a> {
 
 /// What happened at a step's place.
 enum Turn {
-    Taken { output: StepOutput, last_batch: ClipBatch, data_s: f64 },
+    Taken { output: StepOutput, last_clips: ClipBatch, data_s: f64 },
     Stopped { signal: i32 },
 }
 
@@ -168,8 +168,8 @@ impl Run<'_> {
         while self.at < self.schedule.total_steps {
             let started = Instant::now();
             let scheduled = self.schedule.at(self.at);
-            let (output, last_batch, data_s) = match self.turn(recorded, &scheduled)? {
-                Turn::Taken { output, last_batch, data_s } => (output, last_batch, data_s),
+            let (output, last_clips, data_s) = match self.turn(recorded, &scheduled)? {
+                Turn::Taken { output, last_clips, data_s } => (output, last_clips, data_s),
                 Turn::Stopped { signal } => return Ok(Some(signal)),
             };
             recorded = Ok(());
@@ -184,7 +184,7 @@ impl Run<'_> {
                 recorded = records.step(&metrics);
                 let is_due = self.at.is_multiple_of(tracks_every) || is_last || self.step == 1;
                 if is_due && !output.tracks_V.is_empty() {
-                    records.tracks(&last_batch, self.recipe, &output, self.step);
+                    records.tracks(&last_clips, self.recipe, &output, self.step);
                 }
             }
             if self.at.is_multiple_of(monitor_every) || is_last {
@@ -224,36 +224,26 @@ impl Run<'_> {
         recorded: anyhow::Result<()>,
         scheduled: &Scheduled,
     ) -> anyhow::Result<Turn> {
-        let first = recorded.and_then(|()| Ok(self.loader.next()?));
+        let first = recorded.and_then(|()| self.feed.next());
         let (mut batch, signal) = self.world.agree(first, self.interrupt.caught())?;
         if let Some(signal) = signal {
             return Ok(Turn::Stopped { signal });
         }
         let mut data_s = batch.waited_s;
-        self.learn_from(&batch, 0, scheduled)?;
-        for index in 1..self.pace.batches_per_step {
-            let next = self.loader.next().map_err(anyhow::Error::new);
-            (batch, _) = self.world.agree(next, None)?;
+        self.learn_from(&batch, scheduled)?;
+        for _ in 1..self.pace.batches_per_step {
+            (batch, _) = self.world.agree(self.feed.next(), None)?;
             data_s += batch.waited_s;
-            self.learn_from(&batch, index, scheduled)?;
+            self.learn_from(&batch, scheduled)?;
         }
         let output = self.engine.update(scheduled)?;
-        Ok(Turn::Taken { output, last_batch: batch, data_s })
+        Ok(Turn::Taken { output, last_clips: batch.clips, data_s })
     }
 
-    /// Adds to the gradients what the batch of this index in its step teaches.
-    fn learn_from(
-        &mut self,
-        batch: &ClipBatch,
-        index: u64,
-        scheduled: &Scheduled,
-    ) -> Result<(), StepError> {
-        let (recipe, sample_ids) = (self.recipe, batch.sample_ids());
-        let keys =
-            ViewKeys { seed: recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
-        let views = views(&batch.frames_BTCHW, &recipe.views, keys, self.device);
-        let draws = draws(recipe, self.world.share.rank, self.batches + index, self.device);
-        self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, &draws, scheduled)
+    /// Adds to the gradients what a batch teaches.
+    fn learn_from(&mut self, batch: &FedBatch, scheduled: &Scheduled) -> Result<(), StepError> {
+        let FedBatch { views, draws, .. } = batch;
+        self.engine.backward(&views.global_VBTCHW, &views.local_LBTCHW, draws, scheduled)
     }
 
     /// Whether the checkpoint after the last step is kept for good.
@@ -372,7 +362,7 @@ fn loader_spec(recipe: &Recipe, world: &World) -> LoaderSpec {
     LoaderSpec {
         clips_per_batch: recipe.train.clips,
         crop: recipe.crop,
-        views: None,
+        views: Some(recipe.views),
         threads: if recipe.data.threads == 0 { world.cores() } else { recipe.data.threads },
         prefetch_batches: recipe.data.prefetch_batches,
     }
