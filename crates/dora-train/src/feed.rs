@@ -6,9 +6,13 @@
 //! does not. What a batch holds is a function of seed, epoch and position alone.
 
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -45,6 +49,8 @@ pub struct Feed {
     /// None after an error.
     made: Option<Receiver<anyhow::Result<Made>>>,
     thread: Option<JoinHandle<()>>,
+    /// Whether the thread works on a batch, rather than holding one.
+    is_making: Arc<AtomicBool>,
 }
 
 /// A batch and the event after which it is there.
@@ -63,6 +69,7 @@ struct Maker {
     device: Device,
     /// The next batch, numbered from the run's beginning.
     number: u64,
+    is_making: Arc<AtomicBool>,
 }
 
 impl Feed {
@@ -78,10 +85,18 @@ impl Feed {
         device: Device,
         first_batch: u64,
     ) -> anyhow::Result<Self> {
-        let maker = Maker { loader, recipe: recipe.clone(), rank, device, number: first_batch };
+        let (is_making, recipe) = (Arc::new(AtomicBool::new(true)), recipe.clone());
+        let maker = Maker {
+            loader,
+            recipe,
+            rank,
+            device,
+            number: first_batch,
+            is_making: is_making.clone(),
+        };
         // A finished batch waits in the hands of the thread, so one is made ahead.
         let (sender, made) = sync_channel(0);
-        let (started, has_started) = sync_channel(0);
+        let (started, has_started) = sync_channel::<()>(0);
         let threads = tch::get_num_threads();
         let thread = std::thread::Builder::new()
             .name("feed".into())
@@ -92,10 +107,10 @@ impl Feed {
                 maker.run(&sender);
             })
             .context("cannot start the thread that makes views")?;
-        // What that thread set is also what libtorch's next thread would start with.
-        let _ = has_started.recv().unwrap_or(());
+        // What that thread sets is also what libtorch's next thread would start with.
+        let _ = has_started.recv();
         tch::set_num_threads(threads);
-        Ok(Self { device, made: Some(made), thread: Some(thread) })
+        Ok(Self { device, made: Some(made), thread: Some(thread), is_making })
     }
 
     /// The next batch, as soon as it is ready.
@@ -119,6 +134,14 @@ impl Feed {
                 self.end();
                 Err(error)
             }
+        }
+    }
+
+    /// Waits until the next batch is made, so that nothing runs in the background.
+    pub(crate) fn settle(&self) {
+        let has_ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        while self.is_making.load(Ordering::Relaxed) && !has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -171,8 +194,10 @@ impl Maker {
             }
         };
         loop {
+            self.is_making.store(true, Ordering::Relaxed);
             let made = self.make(stream);
             let failed = made.is_err();
+            self.is_making.store(false, Ordering::Relaxed);
             if sender.send(made).is_err() || failed {
                 return;
             }

@@ -124,6 +124,19 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
     Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?)
 }
 
+/// The batches of a recipe from frame stores, from the first on.
+pub(crate) fn new_feed(
+    recipe: &Recipe,
+    placement: &Placement,
+    stores: &[PathBuf],
+    world: &World,
+) -> anyhow::Result<Feed> {
+    let sampler = Sampler::new(open_stores(stores)?, recipe.clip, world.share, recipe.train.seed)?;
+    let loader =
+        Loader::new(sampler, loader_spec(recipe, world), 0).context("cannot load clips")?;
+    Feed::new(loader, recipe, world.share.rank, placement.device, 0)
+}
+
 /// A run under way.
 struct Run<'a> {
     recipe: &'a Recipe,
