@@ -28,6 +28,7 @@ fn main() {
         .file("cpp/distributed.cc")
         .file("cpp/cuda.cc")
         .file("cpp/profiler.cc")
+        .file("cpp/stream.cc")
         .file("cpp/transfers.cc");
     let with_cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
     if with_cuda {

@@ -80,25 +80,18 @@ fn neutral_changes_change_nothing() {
 }
 
 #[test]
-fn grey_and_solarisation_touch_the_drawn_images_alone() {
-    let images = image().repeat([1, 3, 1, 1]);
-    let greyed = grey(images.copy(), &[1]);
-    assert!(greyed.narrow(1, 0, 1).equal(&image()) && greyed.narrow(1, 2, 1).equal(&image()));
-    let [red, green, blue] = [0, 1, 2].map(|c| greyed.select(1, 1).get(c));
+fn grey_and_solarisation_match_their_formulas() {
+    let greyed = grey(&image());
+    let [red, green, blue] = [0, 1, 2].map(|c| greyed.get(c).get(0));
     assert!(red.equal(&green) && red.equal(&blue));
     // The first pixel is (0.9, 0.2, 0.1).
     let expected = 0.2989 * 0.9 + 0.587 * 0.2 + 0.114 * 0.1;
     assert!((red.double_value(&[0, 0]) - expected).abs() < 1e-6);
 
-    let solarized = solarize(images, &[0, 2]);
     let values: Vec<f32> = Vec::try_from(image().view([27])).unwrap();
     let invert = |value: f32| if value >= 128.0 / 255.0 { 1.0 - value } else { value };
     let inverted: Vec<_> = values.into_iter().map(invert).collect();
-    let inverted = Tensor::from_slice(&inverted).view([3, 1, 3, 3]);
-    assert!(
-        solarized.narrow(1, 0, 1).equal(&inverted) && solarized.narrow(1, 2, 1).equal(&inverted)
-    );
-    assert!(solarized.narrow(1, 1, 1).equal(&image()));
+    assert!(solarize(&image()).equal(&Tensor::from_slice(&inverted).view([3, 1, 3, 3])));
 }
 
 #[rustfmt::skip]

@@ -1,5 +1,6 @@
 //! Crops of frames against a plain statement in float64.
 
+use dora_data::arena::Arena;
 use dora_data::augment::resample::{Kernel, Resize};
 use dora_data::crop::CropBox;
 use dora_data::decode::Decoder;
@@ -136,15 +137,12 @@ fn colours_are_resampled_about_as_pixels_would_be() {
     let got = cropped(&jpeg, (width as u32, height as u32), crop, 200);
 
     let pixels = turbojpeg::decompress(&jpeg, format).unwrap().pixels;
-    let image = Tensor::from_slice(&pixels)
-        .view([1, height as i64, width as i64, 3])
-        .permute([0, 1, 3, 2])
-        .to_kind(Kind::Float)
-        .contiguous()
-        / 255.0;
-    let mut resize = Resize::default();
-    resize.push(Kernel::Bilinear, crop, 200, false);
-    let expected = resize.apply(&image, 1, 200).squeeze_dim(1) * 255.0;
+    let image =
+        Tensor::from_slice(&pixels).view([1, height as i64, width as i64, 3]).permute([0, 3, 1, 2]);
+    let mut arena = Arena::default();
+    let resize = Resize::new(Kernel::Bilinear, &[(crop, false)], 200, &mut arena);
+    let expected = resize.apply(&image, 1, &Tensor::from_slice(arena.bytes()));
+    let expected = expected.squeeze_dim(1) * 255.0;
     let got = Tensor::from_slice(&got).view([3, 200, 200]).to_kind(Kind::Float);
     let error = (got - expected).square().mean(Kind::Float).double_value(&[]);
     let psnr_db = 10.0 * (255.0 * 255.0 / error).log10();

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dora_data::augment::{self, Together, ViewKeys, ViewSpec};
 use dora_data::crop::{CropSpec, random_resized_crop};
 use dora_data::decode::Decoder;
 use dora_data::loader::{ClipBatch, Loader, LoaderSpec};
 use dora_data::rng::stream;
 use dora_data::sampler::{ClipSpec, Sampler, Share};
 use dora_store::FrameStore;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{store, store_with, textured_jpeg};
 
 const SPEC: LoaderSpec = LoaderSpec {
+    views: None,
     clips_per_batch: 3,
     crop: CropSpec { px: 40, area: [0.2, 1.0], ratio: [0.75, 4.0 / 3.0] },
     threads: 2,
@@ -47,6 +49,28 @@ fn assert_same(a: &[ClipBatch], b: &[ClipBatch]) {
         assert_eq!((a.epoch, &a.clips), (b.epoch, &b.clips));
         assert!(a.frames_BTCHW.equal(&b.frames_BTCHW));
     }
+}
+
+#[test]
+fn the_loader_plans_the_views_of_its_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = videos(folder.path());
+    let views = ViewSpec { global_px: 32, local_px: 16, local_crops: 2, ..ViewSpec::default() };
+    let batch = batches(&stores, LoaderSpec { views: Some(views), ..SPEC }, 4, 1).remove(0);
+    let plan = batch.views.as_ref().unwrap();
+    let bytes = Tensor::from_slice(plan.bytes());
+    let planned = plan.apply(&batch.frames_BTCHW, &bytes, Together::One);
+    let (sample_ids, seed) = (batch.sample_ids(), sampler(&stores).seed());
+    let keys = ViewKeys { seed, epoch: batch.epoch, sample_ids: &sample_ids };
+    let expected = augment::views(&batch.frames_BTCHW, &views, keys, Device::Cpu);
+    assert!(planned.global_VBTCHW.equal(&expected.global_VBTCHW));
+    assert!(planned.local_LBTCHW.equal(&expected.local_LBTCHW));
+    let error = Loader::new(
+        sampler(&stores),
+        LoaderSpec { views: Some(ViewSpec { views: 3, ..ViewSpec::default() }), ..SPEC },
+        0,
+    );
+    assert_eq!(error.unwrap_err().to_string(), "`views` is 3, but must be 1 or 2");
 }
 
 #[test]

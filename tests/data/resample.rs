@@ -11,6 +11,7 @@
 //! Image.fromarray(image, "L").filter(ImageFilter.GaussianBlur(radius))
 //! ```
 
+use dora_data::arena::Arena;
 use dora_data::augment::resample::{Kernel, Resize, blur};
 use dora_data::crop::CropBox;
 use tch::{Device, Kind, Tensor};
@@ -27,11 +28,17 @@ fn pattern_NHCW(height: i64, width: i64) -> Tensor {
 }
 
 fn resize(images_NHCW: &Tensor, kernel: Kernel, boxes: &[([u32; 4], bool)], out_px: u32) -> Tensor {
-    let mut resize = Resize::default();
-    for &([left_px, top_px, width_px, height_px], flip) in boxes {
-        resize.push(kernel, CropBox { left_px, top_px, width_px, height_px }, out_px, flip);
-    }
-    resize.apply(images_NHCW, boxes.len() / images_NHCW.size()[0] as usize, out_px)
+    let crop = |[left_px, top_px, width_px, height_px]: [u32; 4]| CropBox {
+        left_px,
+        top_px,
+        width_px,
+        height_px,
+    };
+    let boxes: Vec<_> = boxes.iter().map(|&(area, flip)| (crop(area), flip)).collect();
+    let mut arena = Arena::default();
+    let resize = Resize::new(kernel, &boxes, out_px, &mut arena);
+    let images_NCHW = images_NHCW.permute([0, 2, 1, 3]);
+    resize.apply(&images_NCHW, boxes.len(), &Tensor::from_slice(arena.bytes()))
 }
 
 fn check(kernel: Kernel, area: [u32; 4], out_px: u32, expected: &[f32]) {

@@ -5,6 +5,7 @@ mod metrics;
 mod position;
 mod recipe;
 mod scaler;
+mod streams;
 mod tensorboard;
 
 use dora_train::metrics::StepMetrics;
@@ -33,5 +34,6 @@ fn healthy(step: u64) -> StepMetrics {
         images_per_s: 100.0,
         step_s: 1.0,
         data_s: 0.0,
+        device_wait_s: 0.0,
     }
 }

@@ -5,6 +5,7 @@
 //! slows them alike. Nothing overlaps: a rate is that of its number of threads doing this alone.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +14,11 @@ use clap::Args;
 use dora_store::FrameStore;
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tch::Device;
+use tch::Tensor;
 use torch_ext::keep_freed_memory;
 use turbojpeg::{Decompressor, PixelFormat};
 
-use crate::augment::{ViewKeys, ViewSpec, views};
+use crate::augment::{Together, ViewSpec};
 use crate::crop::CropSpec;
 use crate::decode::DecodeError;
 use crate::loader::{LoaderSpec, Worker};
@@ -110,16 +111,13 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Rates> {
     let sampler = Sampler::new(vec![Arc::clone(store)], clip, Share::default(), 0)?;
     let clips_per_batch = (CLIPS_PER_THREAD * threads).min(sampler.all_clips() as usize);
-    let spec =
-        LoaderSpec { clips_per_batch, crop: CropSpec::default(), threads, prefetch_batches: 1 };
+    let views = with_views.then(ViewSpec::default);
+    let crop = CropSpec::default();
+    let spec = LoaderSpec { clips_per_batch, crop, views, threads, prefetch_batches: 1 };
     let worker = Worker::new(sampler, spec)?;
-    // Views are made on the calling thread, with libtorch's own threads; memory as in training.
-    let before = tch::get_num_threads();
+    // As in training.
     keep_freed_memory();
-    tch::set_num_threads(i32::try_from(threads)?);
-    let measured = turns(&worker, seconds, with_views);
-    tch::set_num_threads(before);
-    let (spent, batches) = measured?;
+    let (spent, batches) = turns(&worker, seconds)?;
 
     let clips_measured = batches * clips_per_batch;
     let per_s = |seconds: f64| clips_measured as f64 / seconds;
@@ -169,16 +167,15 @@ struct Spent {
 }
 
 /// Takes turns for about `seconds`; a first turn, which does not count, brings frames into memory.
-fn turns(worker: &Worker, seconds: f64, with_views: bool) -> anyhow::Result<(Spent, usize)> {
-    let view_spec = ViewSpec::default();
+fn turns(worker: &Worker, seconds: f64) -> anyhow::Result<(Spent, usize)> {
     let mut pixels = Vec::new();
     let mut spent = Spent::default();
     let mut batches = 0;
-    turn(worker, 0, &view_spec, with_views, &mut pixels, &mut Spent::default())?;
+    turn(worker, 0, &mut pixels, &mut Spent::default())?;
     let bar = ProgressBar::new((seconds * 1e3) as u64);
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs_f64(seconds) {
-        turn(worker, batches as u64, &view_spec, with_views, &mut pixels, &mut spent)?;
+        turn(worker, batches as u64, &mut pixels, &mut spent)?;
         batches += 1;
         bar.set_position(started.elapsed().as_millis() as u64);
     }
@@ -190,8 +187,6 @@ fn turns(worker: &Worker, seconds: f64, with_views: bool) -> anyhow::Result<(Spe
 fn turn(
     worker: &Worker,
     number: u64,
-    view_spec: &ViewSpec,
-    with_views: bool,
     pixels: &mut Vec<u8>,
     spent: &mut Spent,
 ) -> anyhow::Result<()> {
@@ -214,11 +209,11 @@ fn turn(
     let batch = worker.decode(draw, pixels)?;
     lap(&mut spent.crop_s, started);
 
-    if with_views {
-        let started = Instant::now();
-        let sample_ids = batch.sample_ids();
-        let keys = ViewKeys { seed: 0, epoch: batch.epoch, sample_ids: &sample_ids };
-        std::hint::black_box(views(&batch.frames_BTCHW, view_spec, keys, Device::Cpu));
+    let started = Instant::now();
+    let batch = worker.plan_views(batch);
+    if let Some(plan) = &batch.views {
+        let bytes = Tensor::from_slice(plan.bytes());
+        black_box(plan.apply(&batch.frames_BTCHW, &bytes, Together::One));
         lap(&mut spent.views_s, started);
     }
     Ok(())

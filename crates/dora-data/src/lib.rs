@@ -19,6 +19,7 @@ macro_rules! say {
     }};
 }
 
+pub mod arena;
 pub mod augment;
 pub mod bench;
 pub mod crop;

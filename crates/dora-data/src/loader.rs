@@ -2,7 +2,8 @@
 //!
 //! A few lanes take turns at the batches in the sampler's order; each lets a common pool decode the
 //! frames of its batch and puts the result into its bounded channel. So the pool has work from the
-//! next batch while the last frames of one are still being decoded. What a batch holds and when it
+//! next batch while the last frames of one are still being decoded. The pool also plans the views of a
+//! batch, if there are to be any. What a batch holds and when it
 //! comes is decided by its number alone: the crops are drawn from a stream named by epoch and
 //! sample, so the number of threads changes nothing but the speed.
 
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Kind, Tensor};
 
+use crate::augment::{ViewKeys, ViewSpec, ViewsPlan};
 use crate::crop::{CropBox, CropSpec, random_resized_crop};
 use crate::decode::{DecodeError, Decoder};
 use crate::rng;
@@ -32,6 +34,8 @@ pub struct LoaderSpec {
     pub clips_per_batch: usize,
     /// The crop of a clip's frames.
     pub crop: CropSpec,
+    /// The views to plan of them, if any.
+    pub views: Option<ViewSpec>,
     /// Threads that decode.
     pub threads: usize,
     /// Finished batches that may wait, beside those in the hands of the threads.
@@ -47,12 +51,14 @@ pub struct ClipBatch {
     pub clips: Vec<ClipRef>,
     /// The epoch that the clips belong to, from 0.
     pub epoch: u64,
+    /// Their views, where the loader was asked for some.
+    pub views: Option<Box<ViewsPlan>>,
     /// How long the caller had to wait for this batch.
     pub waited_s: f64,
 }
 
 impl ClipBatch {
-    /// The sample id of each clip, as [`crate::augment::ViewKeys`] wants them.
+    /// The sample id of each clip, as [`ViewKeys`] wants them.
     pub fn sample_ids(&self) -> Vec<u64> {
         self.clips.iter().map(|clip| clip.sample_id).collect()
     }
@@ -192,6 +198,7 @@ impl LoaderSpec {
     /// Everything wrong with it, one sentence each.
     pub fn validate(&self) -> Vec<String> {
         let mut problems = self.crop.validate();
+        problems.extend(self.views.iter().flat_map(ViewSpec::validate));
         let counts = [
             ("clips_per_batch", self.clips_per_batch),
             ("threads", self.threads),
@@ -264,6 +271,7 @@ impl Worker {
         let mut pixels = Vec::new();
         for number in numbers {
             let batch = self.draw(number).and_then(|draw| self.decode(draw, &mut pixels));
+            let batch = batch.map(|batch| self.plan_views(batch));
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -317,7 +325,17 @@ impl Worker {
 
         let [b, t, px] = [clips.len(), frames_per_clip, px as usize].map(|size| size as i64);
         let frames_BTCHW = Tensor::from_data_size(pixels, &[b, t, 3, px, px], Kind::Uint8);
-        Ok(ClipBatch { frames_BTCHW, clips, epoch, waited_s: 0.0 })
+        Ok(ClipBatch { frames_BTCHW, clips, epoch, views: None, waited_s: 0.0 })
+    }
+
+    /// Plans the views of a batch, if the specification has any.
+    pub(crate) fn plan_views(&self, batch: ClipBatch) -> ClipBatch {
+        let (seed, px) = (self.sampler.seed(), self.spec.crop.px as usize);
+        let sample_ids = batch.sample_ids();
+        let keys = ViewKeys { seed, epoch: batch.epoch, sample_ids: &sample_ids };
+        let shape = [batch.clips.len(), self.sampler.spec().frames_per_clip, px, px];
+        let plan = |spec| self.pool.install(|| Box::new(ViewsPlan::new(&spec, keys, shape)));
+        ClipBatch { views: self.spec.views.map(plan), ..batch }
     }
 
     /// Calls `body` for every frame of what was drawn, on the pool, with the box of its clip.

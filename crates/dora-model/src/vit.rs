@@ -369,14 +369,24 @@ impl DropPath {
     /// Draws the branches that `images` images skip, with a rate that grows linearly over the
     /// blocks up to `rate`; each image draws on its own.
     pub fn draw(rate: f64, depth: i64, images: i64, rng: &mut impl Rng, device: Device) -> Self {
-        let mut scales = Vec::with_capacity((2 * depth * images) as usize);
+        let factors = Self::draw_factors(rate, depth, images, rng);
+        Self::new(&Tensor::from_slice(&factors).to_device(device), depth)
+    }
+
+    /// The factors of [`DropPath::draw`] on the host.
+    pub fn draw_factors(rate: f64, depth: i64, images: i64, rng: &mut impl Rng) -> Vec<f32> {
+        let mut factors = Vec::with_capacity((2 * depth * images) as usize);
         for block in 0..depth {
             let keep = 1.0 - rate * block as f64 / (depth - 1).max(1) as f64;
             let draw = || if rng.random_bool(keep) { (1.0 / keep) as f32 } else { 0.0 };
-            scales.extend(std::iter::repeat_with(draw).take(2 * images as usize));
+            factors.extend(std::iter::repeat_with(draw).take(2 * images as usize));
         }
-        let scales_RN = Tensor::from_slice(&scales).reshape([2 * depth, images]).to_device(device);
-        Self { scales_RN }
+        factors
+    }
+
+    /// Stochastic depth by drawn factors, float32 `[2 * depth * N]`; storage is shared.
+    pub fn new(factors: &Tensor, depth: i64) -> Self {
+        Self { scales_RN: factors.view([2 * depth, -1]) }
     }
 
     /// Factors of a block's attention and MLP branch, each `[N, 1, 1]`.

@@ -33,6 +33,12 @@ pub(crate) struct StepBenchArgs {
     /// `section.key=value[,section.key=value]...` of a second setting that takes turns with the first
     #[arg(long)]
     compare: Option<String>,
+    /// Also take steps with batches from a frame store, as training does, by turns with the others
+    #[arg(long, requires = "stores")]
+    with_loader: bool,
+    /// Frame store for --with-loader
+    #[arg(long = "store", value_name = "DIR", requires = "with_loader")]
+    stores: Vec<PathBuf>,
     /// Steps to time; without, as many as half a minute takes, at least 3
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: Option<u64>,
@@ -46,8 +52,19 @@ pub(crate) struct StepBenchArgs {
 impl StepBenchArgs {
     /// The settings, or what is wrong with them.
     pub(crate) fn read(self) -> anyhow::Result<StepBench> {
-        let Self { recipe, arch, precision, clips, overrides, compare, steps, profile, json } =
-            self;
+        let Self {
+            recipe,
+            arch,
+            precision,
+            clips,
+            overrides,
+            compare,
+            stores,
+            steps,
+            profile,
+            json,
+            ..
+        } = self;
         let choice = RecipeChoice { file: recipe, arch, precision, clips, overrides };
         let base = choice.read(&[])?;
         let compared = match compare {
@@ -60,6 +77,7 @@ impl StepBenchArgs {
             }
             None => None,
         };
-        Ok(StepBench { base, compared, steps: steps.map(|steps| steps as usize), profile, json })
+        let steps = steps.map(|steps| steps as usize);
+        Ok(StepBench { base, compared, stores, steps, profile, json })
     }
 }

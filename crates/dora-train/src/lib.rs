@@ -7,6 +7,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod dry_run;
 pub mod engine;
+pub mod feed;
 pub mod guard;
 mod laps;
 pub mod memory;

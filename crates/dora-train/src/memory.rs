@@ -50,7 +50,9 @@ impl MemoryEstimate {
                     + images.student_local * tokens(local_px)),
             // Student: logits, divided by the temperature, and their gradient.
             logits: (3 * student + 2 * images.teacher) * config.head.out_dim * FLOAT32_BYTES,
-            views: images.teacher * pixels(global_px) + images.student_local * pixels(local_px),
+            // Those of the next batch are made meanwhile.
+            views: 2
+                * (images.teacher * pixels(global_px) + images.student_local * pixels(local_px)),
         }
     }
 

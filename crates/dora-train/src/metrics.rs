@@ -1,6 +1,6 @@
 //! The metrics of a step: computed together, read from the device one step late, written as JSON lines.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Instant};
 
 use dora_core::tracker::Tracks;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub struct StepMetrics {
     pub step_s: f64,
     /// Seconds that the step waited for data.
     pub data_s: f64,
+    /// Seconds that the host waited for the device to come to the step's end, the next one being queued:
+    /// about 0 where the host is the slower of the two.
+    #[serde(default)]
+    pub device_wait_s: f64,
 }
 
 /// How long a step took.
@@ -185,7 +189,9 @@ impl StepReadBack {
     /// The device has failed.
     pub fn wait(self) -> Result<StepRead, TorchError> {
         let Self { numbers, step, epoch, scheduled, timing } = self;
+        let began = Instant::now();
         let numbers = numbers.wait()?;
+        let device_wait_s = began.elapsed().as_secs_f64();
         let (notices, scalars) = numbers.split_at(Notice::LEN.min(numbers.len()));
         let scalars = Scalars::unstack(scalars);
         let is_taken = scalars.skipped == 0.0;
@@ -212,6 +218,7 @@ impl StepReadBack {
             images_per_s: timing.images as f64 / timing.step_s,
             step_s: timing.step_s,
             data_s: timing.data_s,
+            device_wait_s,
         };
         Ok(StepRead { metrics, notice: Notice::from_numbers(notices) })
     }
@@ -260,6 +267,7 @@ impl StepMetrics {
             ("images_per_s", self.images_per_s),
             ("step_s", self.step_s),
             ("data_s", self.data_s),
+            ("device_wait_s", self.device_wait_s),
         ]
         .map(|(name, value)| (format!("train/{name}"), value))
         .into();

@@ -3,9 +3,12 @@
 use std::fs;
 
 use dora_core::{loss::Reduction, tracker::TrackerSpec};
-use dora_data::rng::{Draw, stream};
+use dora_data::{
+    arena::{Arena, Slot},
+    rng::{Draw, stream},
+};
 use dora_model::{DropPath, HeadConfig, NetworkConfig, VitConfig};
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Tensor};
 use torch_ext::AutocastDtype;
 
 use crate::{
@@ -170,21 +173,50 @@ impl StepImages {
     }
 }
 
-/// The draws of a batch, numbered from the run's beginning at the present number of ranks: a function of
-/// seed, rank and number alone.
-pub fn draws(recipe: &Recipe, rank: u64, batch: u64, device: Device) -> Draws {
-    let seed = recipe.train.seed;
-    let mut head_ids: Vec<i64> = (0..recipe.model.arch.heads()).collect();
-    stream(seed, "heads", &[rank, batch]).shuffle(&mut head_ids);
-    head_ids.truncate(recipe.method.objects as usize);
+/// The draws of a batch on the host, their numbers in an arena.
+#[derive(Debug)]
+pub(crate) struct DrawsPlan {
+    head_ids: Vec<i64>,
+    depth: i64,
+    /// Stochastic depth of the global part of the student's batch and of its local crops.
+    drop_path: Option<[Slot; 2]>,
+}
 
-    let rate = recipe.model.drop_path;
-    let drop_path = (rate > 0.0).then(|| {
-        let mut rng = stream(seed, "drop path", &[rank, batch]);
-        let images = StepImages::new(recipe);
+impl DrawsPlan {
+    /// Draws for a batch, numbered from the run's beginning at the present number of ranks: a function
+    /// of seed, rank and number alone. Numbers that the device needs go into `arena`.
+    pub(crate) fn new(recipe: &Recipe, rank: u64, batch: u64, arena: &mut Arena) -> Self {
+        let seed = recipe.train.seed;
+        let mut head_ids: Vec<i64> = (0..recipe.model.arch.heads()).collect();
+        stream(seed, "heads", &[rank, batch]).shuffle(&mut head_ids);
+        head_ids.truncate(recipe.method.objects as usize);
+
+        let rate = recipe.model.drop_path;
         let depth = network_config(recipe).vit.depth;
-        let mut draw = |images| DropPath::draw(rate, depth, images, &mut rng, device);
-        (draw(images.student_global), draw(images.student_local))
-    });
-    Draws { head_ids, drop_path }
+        let drop_path = (rate > 0.0).then(|| {
+            let mut rng = stream(seed, "drop path", &[rank, batch]);
+            let images = StepImages::new(recipe);
+            [images.student_global, images.student_local].map(|images| {
+                arena.push_f32(&DropPath::draw_factors(rate, depth, images, &mut rng))
+            })
+        });
+        Self { head_ids, depth, drop_path }
+    }
+
+    /// The draws on the device of `bytes`, a copy of the arena.
+    pub(crate) fn on_device(self, bytes: &Tensor) -> Draws {
+        let Self { head_ids, depth, drop_path } = self;
+        let drop_path = drop_path.map(|slots| {
+            let [global, local] = slots.map(|slot| DropPath::new(&slot.tensor(bytes), depth));
+            (global, local)
+        });
+        Draws { head_ids, drop_path }
+    }
+}
+
+/// The draws of a batch, see [`DrawsPlan::new`], on `device`.
+pub fn draws(recipe: &Recipe, rank: u64, batch: u64, device: Device) -> Draws {
+    let mut arena = Arena::default();
+    let plan = DrawsPlan::new(recipe, rank, batch, &mut arena);
+    plan.on_device(&Tensor::from_slice(arena.bytes()).to_device(device))
 }

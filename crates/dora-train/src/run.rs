@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use dora_data::{
-    augment::{ViewKeys, Views, views},
+    augment::Views,
     loader::{ClipBatch, Loader, LoaderSpec},
     rng::stream,
     sampler::Sampler,
@@ -24,6 +24,7 @@ use torch_ext::keep_freed_memory;
 use crate::{
     checkpoint::{State, StoreIdentity},
     engine::{Engine, NonFinite, StepError, StepOutput},
+    feed::{FedBatch, Feed},
     guard::memory_error,
     metrics::{StepRead, StepReadBack, Timing},
     monitor,
@@ -96,7 +97,9 @@ pub fn train(
     let records = opened.map(|opened| opened.begin(recipe, protocols, &schedule, last_step));
     let mut records = world.all_ok(records.transpose())?;
     let loader = Loader::new(sampler, loader_spec, batches).context("cannot load clips");
-    let loader = world.all_ok(loader)?;
+    let feed = loader
+        .and_then(|loader| Feed::new(loader, recipe, world.share.rank, placement.device, batches));
+    let feed = world.all_ok(feed)?;
 
     let mut run = Run {
         recipe,
@@ -106,7 +109,7 @@ pub fn train(
         schedule,
         pace,
         engine,
-        loader,
+        feed,
         interrupt,
         place: Place { step, at, batches },
         in_flight: None,
@@ -144,6 +147,19 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
     Ok(engine)
 }
 
+/// The batches of a recipe from frame stores, from the first on.
+pub(crate) fn new_feed(
+    recipe: &Recipe,
+    placement: &Placement,
+    stores: &[PathBuf],
+    world: &World,
+) -> anyhow::Result<Feed> {
+    let sampler = Sampler::new(open_stores(stores)?, recipe.clip, world.share, recipe.train.seed)?;
+    let loader =
+        Loader::new(sampler, loader_spec(recipe, world), 0).context("cannot load clips")?;
+    Feed::new(loader, recipe, world.share.rank, placement.device, 0)
+}
+
 /// A run under way.
 struct Run<'a> {
     recipe: &'a Recipe,
@@ -153,7 +169,7 @@ struct Run<'a> {
     schedule: Schedule,
     pace: Pace,
     engine: Engine,
-    loader: Loader,
+    feed: Feed,
     interrupt: Interrupt,
     place: Place,
     /// The step that was queued last, whose numbers have not been read.
@@ -198,8 +214,8 @@ struct InFlight {
 /// The step that was queued last, in flight or not.
 struct Last {
     output: StepOutput,
-    /// Its last batch; none if this rank had none.
-    batch: Option<ClipBatch>,
+    /// The clips of its last batch; none if this rank had none.
+    clips: Option<ClipBatch>,
 }
 
 impl Run<'_> {
@@ -231,11 +247,11 @@ impl Run<'_> {
                 signal = signal.or(self.confirm_all(records)?);
             }
             if draws
-                && let (Some(records), Some(Last { output, batch: Some(batch) })) =
+                && let (Some(records), Some(Last { output, clips: Some(clips) })) =
                     (&mut *records, &self.last)
                 && !output.tracks_V.is_empty()
             {
-                records.tracks(batch, self.recipe, output, step);
+                records.tracks(clips, self.recipe, output, step);
             }
             if judges {
                 self.judge(records)?;
@@ -277,20 +293,19 @@ impl Run<'_> {
         let before = self.place;
         let scheduled = self.schedule.at(before.at);
         let mut data_s = 0.0;
-        let mut last_batch = None;
-        for index in 0..self.pace.batches_per_step {
-            let draws =
-                draws(self.recipe, self.world.share.rank, before.batches + index, self.device);
-            let views = match self.next_batch() {
-                Ok((views, batch)) => {
-                    data_s += batch.waited_s;
-                    last_batch = Some(batch);
-                    views
+        let mut last_clips = None;
+        for _ in 0..self.pace.batches_per_step {
+            let (views, draws) = match self.feed.next() {
+                Ok(FedBatch { views, draws, clips, waited_s }) => {
+                    data_s += waited_s;
+                    last_clips = Some(clips);
+                    (views, draws)
                 }
                 Err(error) if self.world.group.is_none() => return Err(error),
                 Err(error) => {
                     self.fault.get_or_insert(error);
-                    synthetic_views(self.recipe, self.device)
+                    let draws = draws(self.recipe, self.world.share.rank, 0, self.device);
+                    (synthetic_views(self.recipe, self.device), draws)
                 }
             };
             let Views { global_VBTCHW, local_LBTCHW } = &views;
@@ -314,16 +329,8 @@ impl Run<'_> {
         let epoch = self.place.batches as f64 / self.pace.batches_per_epoch as f64;
         let place = (self.place.step, epoch);
         let read_back = StepReadBack::start(&output, &self.engine, &scheduled, place, timing)?;
-        self.last = Some(Last { output, batch: last_batch });
+        self.last = Some(Last { output, clips: last_clips });
         Ok(InFlight { read_back, before })
-    }
-
-    fn next_batch(&mut self) -> anyhow::Result<(Views, ClipBatch)> {
-        let batch = self.loader.next()?;
-        let sample_ids = batch.sample_ids();
-        let keys =
-            ViewKeys { seed: self.recipe.train.seed, epoch: batch.epoch, sample_ids: &sample_ids };
-        Ok((views(&batch.frames_BTCHW, &self.recipe.views, keys, self.device), batch))
     }
 
     /// Reads a step's numbers and records them; gives the signal that ends the run after the steps that
@@ -530,6 +537,7 @@ fn loader_spec(recipe: &Recipe, world: &World) -> LoaderSpec {
     LoaderSpec {
         clips_per_batch: recipe.train.clips,
         crop: recipe.crop,
+        views: Some(recipe.views),
         threads: if recipe.data.threads == 0 { world.cores() } else { recipe.data.threads },
         prefetch_batches: recipe.data.prefetch_batches,
     }

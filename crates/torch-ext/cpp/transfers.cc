@@ -1,18 +1,10 @@
-// What passes between host and device: reading values back without stopping the device, and counting.
+// Counts what passes between host and device.
 
 #include "guarded.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <atomic>
-
-// An event of a device, only ever behind a pointer.
-struct EventHandle {
-  c10::Event event;
-};
 
 namespace {
 
@@ -38,28 +30,6 @@ std::unique_ptr<at::ObserverContext> count(const at::RecordFunction &op) {
 } // namespace
 
 extern "C" {
-
-char *te_read_back(Tensor *values, Tensor **host, EventHandle **event) {
-  return guarded([&] {
-    at::NoGradGuard no_grad;
-    // Into pinned memory, because it is asked for without blocking.
-    auto copy = values->to(at::TensorOptions().device(at::kCPU).dtype(at::kDouble), true);
-    *event = nullptr;
-    if (!values->is_cpu()) {
-      auto made = std::make_unique<EventHandle>(EventHandle{c10::Event(values->device().type())});
-      made->event.record(
-          c10::impl::VirtualGuardImpl(values->device().type()).getStream(values->device()));
-      *event = made.release();
-    }
-    *host = new Tensor(copy);
-  });
-}
-
-char *te_event_wait(EventHandle *event) {
-  return guarded([&] { event->event.synchronize(); });
-}
-
-void te_event_free(EventHandle *event) { delete event; }
 
 uint64_t te_count_transfers() {
   uploads = read_backs = waits = 0;

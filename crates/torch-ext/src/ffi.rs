@@ -79,13 +79,6 @@ unsafe extern "C" {
         growth_interval: i64,
     ) -> *mut c_char;
     pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
-    pub(crate) fn te_read_back(
-        values: *mut C_tensor,
-        host: *mut *mut C_tensor,
-        event: *mut *mut EventHandle,
-    ) -> *mut c_char;
-    pub(crate) fn te_event_wait(event: *mut EventHandle) -> *mut c_char;
-    pub(crate) fn te_event_free(event: *mut EventHandle);
     pub(crate) fn te_count_transfers() -> u64;
     pub(crate) fn te_end_count(handle: u64, counts: *mut i64);
     pub(crate) fn te_tcp_store(
@@ -149,6 +142,32 @@ unsafe extern "C" {
     pub(crate) fn te_cuda_uuid(device_index: c_int, uuid: *mut u8) -> *mut c_char;
     pub(crate) fn te_cuda_peak_memory(device_index: c_int, bytes: *mut i64) -> *mut c_char;
     pub(crate) fn te_cuda_reset_peak_memory(device_index: c_int) -> *mut c_char;
+    pub(crate) fn te_host_buffer(
+        bytes: usize,
+        pinned: c_int,
+        out: *mut *mut C_tensor,
+        data: *mut *mut u8,
+    ) -> *mut c_char;
+    pub(crate) fn te_stream_new(device_index: c_int, id: *mut i64) -> *mut c_char;
+    pub(crate) fn te_stream_current(device_index: c_int, id: *mut i64) -> *mut c_char;
+    pub(crate) fn te_stream_set(device_index: c_int, id: i64) -> *mut c_char;
+    pub(crate) fn te_event_record(
+        device_index: c_int,
+        id: i64,
+        out: *mut *mut EventHandle,
+    ) -> *mut c_char;
+    pub(crate) fn te_event_block(
+        event: *mut EventHandle,
+        device_index: c_int,
+        id: i64,
+    ) -> *mut c_char;
+    pub(crate) fn te_event_synchronize(event: *mut EventHandle) -> *mut c_char;
+    pub(crate) fn te_event_free(event: *mut EventHandle);
+    pub(crate) fn te_record_stream(
+        tensor: *mut C_tensor,
+        device_index: c_int,
+        id: i64,
+    ) -> *mut c_char;
 }
 
 /// The handles of a list of tensors; valid while the tensors are borrowed.

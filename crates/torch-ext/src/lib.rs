@@ -9,8 +9,10 @@ mod autocast;
 mod cuda;
 mod distributed;
 mod ffi;
+mod host_buffer;
 mod lists;
 mod profiler;
+mod stream;
 mod transfers;
 
 pub use autocast::{Autocast, AutocastDtype, CastWeights, without_autocast};
@@ -19,11 +21,13 @@ pub use cuda::{
     has_expandable_segments,
 };
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
+pub use host_buffer::HostBuffer;
 pub use lists::{
     AdamW, AdamWLists, AdamWSlot, clear_grads, clip_grad_norm_each, fused_adamw, lerp_each,
     update_loss_scale,
 };
 pub use profiler::profile;
+pub use stream::{Event, Stream, StreamGuard, record_stream};
 pub use transfers::{ReadBack, Transfers, count_transfers};
 
 /// An exception that libtorch threw, with the text that it gave.

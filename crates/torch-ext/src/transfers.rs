@@ -1,14 +1,9 @@
 //! What passes between host and device: values that are read back while the device works on, and a
 //! count of everything that passes.
 
-use std::ptr::{self, NonNull};
+use tch::{Device, Kind, Tensor, no_grad};
 
-use tch::Tensor;
-
-use crate::{
-    TorchError,
-    ffi::{self, EventHandle, check},
-};
+use crate::{Event, Stream, TorchError, ffi};
 
 /// Values on their way to the host: the device is not waited for before they are needed.
 #[derive(Debug)]
@@ -18,38 +13,30 @@ pub struct ReadBack {
     event: Option<Event>,
 }
 
-#[derive(Debug)]
-struct Event(NonNull<EventHandle>);
-
 impl ReadBack {
     /// Starts to read a tensor of numbers as the work that is queued now will leave it.
     pub fn start(values: &Tensor) -> Result<Self, TorchError> {
-        let (mut host, mut event) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: a live tensor; on success `host` is a new tensor and `event` a new event or null.
-        let error = unsafe { ffi::te_read_back(values.as_ptr().cast_mut(), &mut host, &mut event) };
-        check("read_back", error)?;
-        // SAFETY: see above.
-        Ok(Self { host: unsafe { Tensor::from_ptr(host) }, event: NonNull::new(event).map(Event) })
+        let not_blocking = true;
+        // Into pinned memory, because it is asked for without blocking.
+        let host = no_grad(|| {
+            values.flatten(0, -1).to_device_(Device::Cpu, Kind::Double, not_blocking, false)
+        });
+        let event = match values.device() {
+            Device::Cuda(index) => Some(Event::record(Stream::current(index)?)?),
+            _ => None,
+        };
+        Ok(Self { host, event })
     }
 
     /// Waits for the values.
     pub fn wait(self) -> Result<Vec<f64>, TorchError> {
-        if let Some(Event(event)) = &self.event {
-            // SAFETY: a live event.
-            check("read_back", unsafe { ffi::te_event_wait(event.as_ptr()) })?;
+        if let Some(event) = &self.event {
+            event.synchronize()?;
         }
-        let failed = |error: tch::TchError| TorchError {
+        Vec::try_from(&self.host).map_err(|error: tch::TchError| TorchError {
             operation: "read_back",
             message: error.to_string(),
-        };
-        Vec::try_from(&self.host.flatten(0, -1)).map_err(failed)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
-        unsafe { ffi::te_event_free(self.0.as_ptr()) }
+        })
     }
 }
 

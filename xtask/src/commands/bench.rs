@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{ingest, subject::Subject, train};
 use crate::{
-    args::{Args, CommandSpec, Value, option},
+    args::{Args, CommandSpec, Value, flag, option},
     checkout::Checkout,
     process::{self, fixable, say},
 };
@@ -42,6 +42,10 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             Value::Count("N"),
             "step: how many to time (default: as many as half a minute takes, at\nleast 3)",
         ),
+        flag(
+            "with-loader",
+            "step: also take steps with batches from a frame store, as training does, by\nturns with those on synthetic frames",
+        ),
         option(
             "profile",
             Value::Text("DIR"),
@@ -50,7 +54,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "store",
             Value::Text("DIR"),
-            "loader: read this frame store (default: the toy walk at 1024x576, which\nis rendered into data/bench the first time)",
+            "loader, step --with-loader: read this frame store (default: the toy walk at\n1024x576, which is rendered into data/bench the first time)",
         ),
         option(
             "threads",
@@ -92,6 +96,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
             examples:\n  \
               cargo xtask bench step\n  \
               cargo xtask bench step --compare train.precision=bfloat16\n  \
+              cargo xtask bench step --with-loader --store data/stores/walk.store\n  \
               cargo xtask bench loader --store data/stores/walk.store --json loader.json\n  \
               cargo xtask bench ingest --video walk.mp4",
     run,
@@ -101,7 +106,18 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
 const SUBJECTS: &[Subject] = &[
     Subject {
         name: "step",
-        options: &["recipe", "arch", "precision", "clips", "set", "compare", "steps", "profile"],
+        options: &[
+            "recipe",
+            "arch",
+            "precision",
+            "clips",
+            "set",
+            "compare",
+            "steps",
+            "with-loader",
+            "store",
+            "profile",
+        ],
         run: bench_step,
     },
     Subject { name: "loader", options: &["store", "threads", "seconds"], run: bench_loader },
@@ -129,28 +145,32 @@ fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 fn bench_step(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
     let recipe =
         args.value("recipe").map(|name| train::resolve_recipe(checkout, name)).transpose()?;
+    let with_loader = args.has("with-loader");
+    if args.has("store") && !with_loader {
+        return Err(fixable(
+            "`--store` of `bench step` goes with `--with-loader`; add it".to_owned(),
+        ));
+    }
+    let store = given_store(args)?;
     super::build(checkout)?;
     let mut bench = checkout.program("dora-train")?;
     bench.args(["bench", subject.name]);
     if let Some(recipe) = recipe {
         bench.arg("--recipe").arg(recipe);
     }
-    process::run(bench.args(args.forward(&forwarded(subject, "recipe"))))
+    if with_loader {
+        bench.arg("--store").arg(store.map_or_else(|| walk_store(checkout), Ok)?);
+    }
+    process::run(bench.args(args.forward(&forwarded(subject, &["recipe", "store"]))))
 }
 
 fn bench_loader(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
-    let store = args.value("store").map(PathBuf::from);
-    if let Some(store) = &store {
-        ingest::check_store(store)?;
-    }
+    let store = given_store(args)?;
     super::build(checkout)?;
-    let store = match store {
-        Some(store) => store,
-        None => walk_store(checkout)?,
-    };
+    let store = store.map_or_else(|| walk_store(checkout), Ok)?;
     let mut bench = checkout.program("dora-data")?;
     bench.args(["bench", subject.name]).arg("--store").arg(store);
-    process::run(bench.args(args.forward(&forwarded(subject, "store"))))
+    process::run(bench.args(args.forward(&forwarded(subject, &["store"]))))
 }
 
 fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
@@ -169,7 +189,7 @@ fn bench_ingest(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::
     };
     let mut bench = checkout.program("dora-ingest")?;
     bench.arg("bench").arg("--work").arg(checkout.path(WORK_DIR)).arg("--video").arg(video);
-    process::run(bench.args(args.forward(&forwarded(subject, "video"))))
+    process::run(bench.args(args.forward(&forwarded(subject, &["video"]))))
 }
 
 fn bench_propagation(checkout: &Checkout, subject: &Subject, args: &Args) -> anyhow::Result<()> {
@@ -190,9 +210,16 @@ fn walk_store(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(store.trim_end()))
 }
 
-/// What a program understands as it stands: all but the option that is resolved here.
-fn forwarded(subject: &Subject, resolved: &str) -> Vec<&'static str> {
-    let others = subject.options.iter().copied().filter(|name| *name != resolved);
+/// The frame store that is named, once it is known to be one.
+fn given_store(args: &Args) -> anyhow::Result<Option<PathBuf>> {
+    let store = args.value("store").map(PathBuf::from);
+    store.iter().try_for_each(|store| ingest::check_store(store))?;
+    Ok(store)
+}
+
+/// What a program understands as it stands: all but the options that are resolved here.
+fn forwarded(subject: &Subject, resolved: &[&str]) -> Vec<&'static str> {
+    let others = subject.options.iter().copied().filter(|name| !resolved.contains(name));
     others.chain(["json"]).collect()
 }
 

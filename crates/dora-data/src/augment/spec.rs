@@ -6,7 +6,7 @@ use crate::crop::check_range;
 
 /// Sizes and odds of the global views and local crops. A recipe may leave out any key; the
 /// defaults are the paper's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ViewSpec {
     /// Global views of a clip, 1 or 2; each has a box of its own, the second one may be solarised.

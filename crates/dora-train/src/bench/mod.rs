@@ -1,6 +1,7 @@
 //! `bench`: how fast this machine trains. A step's views are made once, outside of what is timed, so
 //! that a figure tells of the step alone: draws, teacher, tracker, student, loss, backward, clipping,
-//! optimiser and the teacher's update.
+//! optimiser and the teacher's update. Where frame stores are given, steps that are fed from them as in
+//! training take turns with those.
 
 pub mod flops;
 pub mod profile;
@@ -30,6 +31,8 @@ pub struct StepBench {
     pub base: Recipe,
     /// Another setting that takes turns with it, and what is different there in words.
     pub compared: Option<(Recipe, String)>,
+    /// Frame stores whose batches take turns with the made-up one, as training reads them; may be none.
+    pub stores: Vec<PathBuf>,
     /// Steps to time; `None` is as many as half a minute takes.
     pub steps: Option<usize>,
     /// Where a trace of two steps goes, with its sums by kernel; for one setting alone.
@@ -61,7 +64,9 @@ pub fn bench_step(bench: &StepBench) -> anyhow::Result<()> {
     bench.json.check()?;
     let folder = bench.profile.as_deref().map(ProfileFolder::create).transpose()?;
     let recipes = [&bench.base].into_iter().chain(bench.compared.iter().map(|(recipe, _)| recipe));
-    let mut settings = recipes.map(Setting::new).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut settings = recipes
+        .map(|recipe| Setting::new(recipe, &bench.stores))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     measure(&mut settings, bench.steps)?;
     let mut kernels = String::new();
     if let Some(folder) = folder {

@@ -81,7 +81,7 @@ impl ProfileFolder {
     pub(super) fn fill(&self, setting: &mut Setting<'_>) -> anyhow::Result<Profile> {
         let trace = self.0.join("trace.json");
         profile(setting.placement.device, &trace, || {
-            (0..STEPS).try_for_each(|_| setting.step().map(drop))
+            (0..STEPS).try_for_each(|_| setting.step(false).map(drop))
         })?;
         let read =
             fs::read(&trace).with_context(|| format!("no trace in `{}`", trace.display()))?;

@@ -5,7 +5,10 @@ use dora_model::Arch;
 use serde::{Serialize, Serializer};
 use tch::Device;
 
-use super::{flops::StepFlops, setting::Setting};
+use super::{
+    flops::StepFlops,
+    setting::{Setting, Step},
+};
 use crate::plan::StepImages;
 
 /// The figures of one setting.
@@ -20,6 +23,8 @@ pub(super) struct Report {
     share_of_matrix_rate: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with_loader: Option<WithLoader>,
     #[serde(serialize_with = "as_map")]
     parts: Parts,
     device: String,
@@ -33,6 +38,17 @@ pub(super) struct Report {
     steps_timed: usize,
     #[serde(skip)]
     seen: Seen,
+}
+
+/// Steps with batches from frame stores, as training takes them.
+#[derive(Debug, Serialize)]
+struct WithLoader {
+    /// Median of these steps.
+    step_seconds: f64,
+    /// Median of the seconds of such a step for each second of the step before it, whose batch was there.
+    ratio: f64,
+    /// Median of the seconds of a step in which it waited for its batches.
+    data_seconds: f64,
 }
 
 /// Seconds by part, in the order of a step.
@@ -83,6 +99,7 @@ impl Report {
             matrix_flops_per_s,
             share_of_matrix_rate: flops_per_step / step_seconds / matrix_flops_per_s,
             peak_memory_bytes,
+            with_loader: WithLoader::new(&setting.step_s, &setting.fed),
             parts: setting.parts.clone(),
             device: match device {
                 Device::Cuda(index) => format!("cuda:{index}"),
@@ -157,12 +174,32 @@ impl Report {
             let gibibytes = bytes as f64 / (1i64 << 30) as f64;
             rows.push(number("peak memory", bytes as f64, format!("{gibibytes:.2} GiB")));
         }
+        if let Some(WithLoader { step_seconds, ratio, data_seconds }) = &self.with_loader {
+            rows.extend([
+                number("step with loader", *step_seconds, format!("{step_seconds:.3} s")),
+                number("  of the step alone", *ratio, format!("{ratio:.3}")),
+                number("  waiting for data", *data_seconds, format!("{data_seconds:.4} s")),
+            ]);
+        }
         let whole: f64 = self.parts.iter().map(|(_, seconds)| seconds).sum();
         rows.extend(self.parts.iter().map(|(part, seconds)| {
             let share = 100.0 * seconds / whole;
             number(part, *seconds, format!("{seconds:.3} s {share:5.1} %"))
         }));
         rows
+    }
+}
+
+impl WithLoader {
+    /// `None` if there were no such steps.
+    fn new(step_s: &[f64], fed: &[Step]) -> Option<Self> {
+        let each = |value: fn(&Step) -> f64| fed.iter().map(value).collect::<Vec<_>>();
+        let ratios = fed.iter().zip(step_s).map(|(step, alone_s)| step.seconds / alone_s);
+        (!fed.is_empty()).then(|| Self {
+            step_seconds: median(&each(|step| step.seconds)),
+            ratio: median(&ratios.collect::<Vec<_>>()),
+            data_seconds: median(&each(|step| step.waited_s)),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One setting under measurement: its engine, its batch, and what was seen of them.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::bail;
 use dora_data::augment::Views;
@@ -14,10 +14,11 @@ use torch_ext::{AutocastDtype, cuda_peak_memory_bytes, cuda_reset_peak_memory};
 use super::report::Parts;
 use crate::{
     engine::{Engine, Scheduled},
+    feed::Feed,
     notice::Notice,
     plan::{Placement, draws},
     recipe::Recipe,
-    run::new_engine,
+    run::{new_engine, new_feed},
     synthetic::{scheduled_at_height, synthetic_views},
     world::World,
 };
@@ -28,7 +29,7 @@ const PART_STEPS: usize = 2;
 /// Overflows of float16 in a row after which no step is to be expected.
 const MOST_OVERFLOWS: usize = 40;
 
-/// An engine and the one batch that it is given again and again.
+/// An engine, the one batch that it is given again and again, and batches from stores beside it.
 pub(super) struct Setting<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) placement: Placement,
@@ -36,25 +37,42 @@ pub(super) struct Setting<'a> {
     pub(super) rates: Vec<[f64; 2]>,
     /// Seconds of each timed step.
     pub(super) step_s: Vec<f64>,
+    /// The same of steps that took their batches from frame stores, each after one of `step_s`.
+    pub(super) fed: Vec<Step>,
     /// Seconds by part.
     pub(super) parts: Parts,
+    feed: Option<Feed>,
     engine: Engine,
     views: Views,
     scheduled: Scheduled,
     batches: u64,
 }
 
+/// What a step took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Step {
+    pub(super) seconds: f64,
+    /// Of these, how long it waited for its batches.
+    pub(super) waited_s: f64,
+}
+
 impl<'a> Setting<'a> {
-    pub(super) fn new(recipe: &'a Recipe) -> anyhow::Result<Self> {
+    /// A setting whose steps also take batches from `stores`, if there are any.
+    pub(super) fn new(recipe: &'a Recipe, stores: &[PathBuf]) -> anyhow::Result<Self> {
         let world = World::alone();
         let placement = Placement::new(recipe, &world)?;
+        let engine = new_engine(recipe, &placement, &world)?;
+        let with_feed = !stores.is_empty();
+        let feed = with_feed.then(|| new_feed(recipe, &placement, stores, &world)).transpose()?;
         Ok(Self {
             recipe,
             placement,
             rates: Vec::new(),
             step_s: Vec::new(),
+            fed: Vec::new(),
+            feed,
             parts: Parts::new(),
-            engine: new_engine(recipe, &placement, &world)?,
+            engine,
             views: synthetic_views(recipe, placement.device),
             scheduled: scheduled_at_height(recipe),
             batches: 0,
@@ -72,7 +90,7 @@ impl<'a> Setting<'a> {
         self.rates.push([float32, own]);
     }
 
-    /// Steps that do not count; gives the seconds of the last.
+    /// Steps that do not count; gives the seconds of a turn.
     pub(super) fn warm_up(&mut self) -> anyhow::Result<f64> {
         // A GPU chooses its kernels and takes its memory in the first few.
         let steps = if self.placement.device.is_cuda() { 3 } else { 1 };
@@ -81,15 +99,27 @@ impl<'a> Setting<'a> {
         }
         let mut seconds = 0.0;
         for _ in 0..steps {
-            seconds = self.step()?;
+            seconds = self.step(false)?.seconds;
+            if self.feed.is_some() {
+                seconds += 2.0 * self.step(true)?.seconds;
+            }
         }
         Ok(seconds)
     }
 
-    /// One step that counts.
+    /// One step that counts, and one with batches from stores.
     pub(super) fn time_step(&mut self) -> anyhow::Result<()> {
-        let seconds = self.step()?;
+        if let Some(feed) = &self.feed {
+            feed.settle();
+        }
+        let seconds = self.step(false)?.seconds;
         self.step_s.push(seconds);
+        if self.feed.is_some() {
+            // The first finds its batch made while nothing else ran; the next one is as in training.
+            self.step(true)?;
+            let fed = self.step(true)?;
+            self.fed.push(fed);
+        }
         Ok(())
     }
 
@@ -98,7 +128,7 @@ impl<'a> Setting<'a> {
     pub(super) fn time_parts(&mut self) -> anyhow::Result<()> {
         self.engine.time_parts();
         for _ in 0..PART_STEPS {
-            self.step()?;
+            self.step(false)?;
         }
         let sums = self.engine.take_parts();
         self.parts = sums.into_iter().map(|(part, sum)| (part, sum / PART_STEPS as f64)).collect();
@@ -127,22 +157,43 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// Takes a step and gives its seconds. One that float16 skipped is no whole step, so another is
-    /// taken.
-    pub(super) fn step(&mut self) -> anyhow::Result<f64> {
+    /// Takes a step, with batches from the stores or the one made up here. One that float16 skipped is
+    /// no whole step, so another is taken.
+    pub(super) fn step(&mut self, is_fed: bool) -> anyhow::Result<Step> {
         for _ in 0..MOST_OVERFLOWS {
             wait_for(self.placement.device);
             let started = Instant::now();
+            let mut waited_s = 0.0;
             for _ in 0..self.recipe.train.gradient_accumulation_steps {
-                let drawn = draws(self.recipe, 0, self.batches, self.placement.device);
-                self.batches += 1;
-                let Views { global_VBTCHW, local_LBTCHW } = &self.views;
-                self.engine.backward(global_VBTCHW, local_LBTCHW, &drawn, &self.scheduled)?;
+                match &mut self.feed {
+                    Some(feed) if is_fed => {
+                        let batch = feed.next()?;
+                        waited_s += batch.waited_s;
+                        let Views { global_VBTCHW, local_LBTCHW } = &batch.views;
+                        self.engine.backward(
+                            global_VBTCHW,
+                            local_LBTCHW,
+                            &batch.draws,
+                            &self.scheduled,
+                        )?;
+                    }
+                    _ => {
+                        let drawn = draws(self.recipe, 0, self.batches, self.placement.device);
+                        self.batches += 1;
+                        let Views { global_VBTCHW, local_LBTCHW } = &self.views;
+                        self.engine.backward(
+                            global_VBTCHW,
+                            local_LBTCHW,
+                            &drawn,
+                            &self.scheduled,
+                        )?;
+                    }
+                }
             }
             let output = self.engine.update(&self.scheduled, Notice::default())?;
             wait_for(self.placement.device);
             if output.skipped.double_value(&[]) == 0.0 {
-                return Ok(started.elapsed().as_secs_f64());
+                return Ok(Step { seconds: started.elapsed().as_secs_f64(), waited_s });
             }
         }
         bail!(

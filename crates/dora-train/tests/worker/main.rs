@@ -4,6 +4,7 @@
 mod alone;
 mod curve;
 mod faults;
+mod feed;
 mod hosts;
 mod launcher;
 mod monitor;
