@@ -27,7 +27,7 @@ if words[0] == "bench":
             open(f"{value('--profile')}/{name}.json", "w").write(json.dumps(sums))
 else:
     run = value("--run-dir")
-    names = ("loss", "teacher_entropy", "teacher_mean_entropy", "kl", "step_s", "data_s", "images_per_s")
+    names = ("loss", "teacher_entropy", "teacher_mean_entropy", "kl", "step_s", "data_s", "device_wait_s", "images_per_s")
     os.makedirs(f"{run}/tracks", exist_ok=True)
     with open(f"{run}/metrics.jsonl", "w") as lines:
         for step in range(1, 25):

@@ -121,8 +121,10 @@ class Kit:
         return command
 
     def metrics(self, run):
+        """The steps of a run; those that were skipped have no numbers."""
         path = self.work / run / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [line for line in lines if not line.get("is_skipped")]
 
     def bench(self, arch, clips, precision, limit_s, words=()):
         """The figures of a step, measured once."""

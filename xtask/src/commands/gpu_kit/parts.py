@@ -271,15 +271,12 @@ def real_training(kit, part):
     part["step_s"] = median("step_s")
     part["images_per_s"] = median("images_per_s")
     part["waiting_for_data"] = sum(line["data_s"] for line in lines) / sum(line["step_s"] for line in lines)
-    # Counted by the worker, a step.
-    for counter in ("host_uploads", "host_read_backs", "host_waits"):
-        if counter in lines[0]:
-            part[counter] = median(counter)
+    part["waiting_for_device"] = sum(line["device_wait_s"] for line in lines) / sum(line["step_s"] for line in lines)
     if key in kit.steps:
         part["bench_images_per_s"] = kit.steps[key]["images_per_s"]
         part["share_of_bench"] = part["images_per_s"] / part["bench_images_per_s"]
     beside = f", {part['share_of_bench']:.3f} of the bench's" if "share_of_bench" in part else ""
-    return f"{part['images_per_s']:.0f} images/s{beside}; {part['waiting_for_data']:.1%} of the time waits for data"
+    return f"{part['images_per_s']:.0f} images/s{beside}; {part['waiting_for_data']:.1%} of the time waits for data, {part['waiting_for_device']:.1%} the host for the device"
 
 
 def runs(kit, part):
