@@ -122,7 +122,9 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
     let weights = Network::init(&config, &mut stream(recipe.train.seed, "weights", &[]));
     let method = method(recipe, placement);
     let group = world.group.clone();
-    Ok(Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?)
+    let mut engine = Engine::new(&config, method, &weights, placement.device, Kind::Float, group)?;
+    engine.set_checkpoint_blocks(recipe.train.checkpoint_blocks);
+    Ok(engine)
 }
 
 /// A run under way.

@@ -1,6 +1,6 @@
 //! Declarations of the functions in `cpp/` and the conversion of their errors.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -8,6 +8,10 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 
 pub(crate) type List = *const *mut C_tensor;
+
+/// Computes a part of the forward pass: its data, its input, and a text of so many bytes for an error.
+pub(crate) type Call =
+    unsafe extern "C" fn(*const c_void, *const C_tensor, *mut c_char, usize) -> *mut C_tensor;
 
 /// A `c10d::Store`, only ever behind a pointer.
 pub(crate) enum StoreHandle {}
@@ -56,6 +60,15 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn te_lerp_each(targets: List, ends: List, n: usize, weight: f64) -> *mut c_char;
     pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
+    pub(crate) fn te_checkpoint(
+        call: Call,
+        drop: unsafe extern "C" fn(*mut c_void),
+        data: *mut c_void,
+        input: *mut C_tensor,
+        params: List,
+        n: usize,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn te_tcp_store(
         host: *const c_char,
         port: u16,

@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 mod autocast;
+mod checkpoint;
 mod cuda;
 mod distributed;
 mod ffi;
 mod lists;
 
 pub use autocast::{Autocast, AutocastDtype};
+pub use checkpoint::checkpoint;
 pub use cuda::{cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device};
 pub use distributed::{ProcessGroup, ReduceOp, Reducer, TcpStore};
 pub use lists::{
