@@ -25,6 +25,7 @@ fn main() {
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .file("cpp/torch_ext.cc")
+        .file("cpp/checkpoint.cc")
         .file("cpp/distributed.cc")
         .file("cpp/cuda.cc")
         .file("cpp/profiler.cc")

@@ -140,6 +140,31 @@ fn bfloat16_stays_near_float32_and_keeps_the_weights_in_float32() {
 }
 
 #[test]
+fn a_step_that_computes_blocks_again_is_the_same() {
+    let run = |blocks, autocast| {
+        let method = Method { autocast, ..method() };
+        let mut engine =
+            Engine::new(&CONFIG, method, &weights(), Device::Cpu, Kind::Float, None).unwrap();
+        engine.set_checkpoint_blocks(blocks);
+        let global = uniform(1, &[1, 2, 2, 3, 32, 32], Kind::Float);
+        let local = uniform(2, &[2, 2, 2, 3, 16, 16], Kind::Float);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut draw = |images| DropPath::draw(0.5, 2, images, &mut rng, Device::Cpu);
+        let draws = Draws { head_ids: vec![2, 0], drop_path: Some((draw(8), draw(8))) };
+        let output = engine.step(&global, &local, &draws, &scheduled(false)).unwrap();
+        (output.loss.total.double_value(&[]), output.grad_norms)
+    };
+    // Under autocast the gradients of the two image sizes are added in float32 and not in bfloat16.
+    for (autocast, tolerance) in [(None, 0.0), (Some(AutocastDtype::BFloat16), 0.01)] {
+        let (plain, again) = (run(0, autocast), run(2, autocast));
+        assert_eq!(plain.0, again.0, "{autocast:?}");
+        let largest = plain.1.max().double_value(&[]);
+        let off = largest_difference(&plain.1, &again.1) / largest;
+        assert!(off <= tolerance, "norms of gradients are off by {off} with {autocast:?}");
+    }
+}
+
+#[test]
 fn float16_scales_the_loss_and_leaves_out_steps_that_overflow() {
     let step = |scale: f64| {
         let method = Method { autocast: Some(AutocastDtype::Float16), ..method() };

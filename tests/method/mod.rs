@@ -1,5 +1,6 @@
 //! What must hold of the method for any input, beyond the reference tensors.
 
+mod checkpointing;
 mod discovery;
 pub(crate) mod engine;
 mod losses;

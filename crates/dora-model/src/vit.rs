@@ -3,7 +3,7 @@
 
 use rand::{Rng, RngExt};
 use tch::{Device, Kind, Tensor};
-use torch_ext::without_autocast;
+use torch_ext::{checkpoint, without_autocast};
 
 use crate::{StateDict, StateError, pos_embed::PosEmbed, state::ParameterShape};
 
@@ -67,6 +67,7 @@ pub struct Vit {
     cls_token_11D: Tensor,
     pos_embed: PosEmbed,
     blocks: Vec<Block>,
+    checkpoint_blocks: usize,
     norm: LayerNorm,
     tokens_kind: Kind,
 }
@@ -131,6 +132,7 @@ impl Vit {
             cls_token_11D: state.get("cls_token")?,
             pos_embed: PosEmbed::new(state.get("pos_embed")?, config.grid_side()),
             blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
+            checkpoint_blocks: 0,
             norm: norm("norm".into())?,
             tokens_kind: state.get("cls_token")?.kind(),
         })
@@ -140,6 +142,13 @@ impl Vit {
     /// dtype, norms then read and write half as much.
     pub fn keep_tokens_in(&mut self, kind: Kind) {
         self.tokens_kind = kind;
+    }
+
+    /// From now on the first `blocks` blocks keep nothing for the backward pass but their input, and are
+    /// computed again in it. Only for encoders that learn; it changes neither tokens nor, but for the
+    /// rounding of autocast, gradients.
+    pub fn set_checkpoint_blocks(&mut self, blocks: usize) {
+        self.checkpoint_blocks = blocks;
     }
 
     /// Its sizes.
@@ -268,17 +277,36 @@ impl Vit {
     fn encode_cls(&self, tokens: Tensor, drop_path: Option<&DropPath>) -> Tensor {
         let last = self.blocks.len() - 1;
         let tokens = self.run_blocks(tokens, last, drop_path);
-        let scales = drop_path.map(|drop_path| drop_path.of_block(last));
-        let cls_N1D = self.blocks[last].forward_cls(&tokens, self.config.heads, scales.as_ref());
+        let cls_N1D = self.run_block(last, tokens, drop_path, Block::forward_cls);
         self.norm.forward(&cls_N1D.squeeze_dim(1))
     }
 
     fn run_blocks(&self, mut tokens: Tensor, count: usize, drop_path: Option<&DropPath>) -> Tensor {
-        for (index, block) in self.blocks[..count].iter().enumerate() {
-            let scales = drop_path.map(|drop_path| drop_path.of_block(index));
-            tokens = block.forward(tokens, self.config.heads, scales.as_ref());
+        for index in 0..count {
+            tokens = self.run_block(index, tokens, drop_path, |block, tokens, heads, scales| {
+                block.forward(tokens.shallow_clone(), heads, scales)
+            });
         }
         tokens
+    }
+
+    /// One of a block's forward passes, which backward computes again if it is one of those that are.
+    fn run_block(
+        &self,
+        index: usize,
+        tokens: Tensor,
+        drop_path: Option<&DropPath>,
+        forward: fn(&Block, &Tensor, i64, Option<&[Tensor; 2]>) -> Tensor,
+    ) -> Tensor {
+        let (block, heads) = (&self.blocks[index], self.config.heads);
+        let scales = drop_path.map(|drop_path| drop_path.of_block(index));
+        if index >= self.checkpoint_blocks {
+            return forward(block, &tokens, heads, scales.as_ref());
+        }
+        let same = block.shallow_clone();
+        let again = move |tokens: &Tensor| forward(&same, tokens, heads, scales.as_ref());
+        // As tch's operations do, whose errors have no other way out of a forward pass either.
+        checkpoint(&tokens, &block.params(), again).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -396,6 +424,25 @@ impl DropPath {
 }
 
 impl Block {
+    /// Another over the same tensors.
+    fn shallow_clone(&self) -> Self {
+        Self {
+            norm1: self.norm1.shallow_clone(),
+            qkv: self.qkv.shallow_clone(),
+            proj: self.proj.shallow_clone(),
+            norm2: self.norm2.shallow_clone(),
+            fc1: self.fc1.shallow_clone(),
+            fc2: self.fc2.shallow_clone(),
+        }
+    }
+
+    fn params(&self) -> Vec<&Tensor> {
+        let Self { norm1, qkv, proj, norm2, fc1, fc2 } = self;
+        let norms = [norm1, norm2].into_iter().flat_map(|norm| [&norm.weight, &norm.bias]);
+        let linears = [qkv, proj, fc1, fc2].into_iter().flat_map(|l| [&l.weight, &l.bias]);
+        norms.chain(linears).collect()
+    }
+
     fn forward(&self, tokens: Tensor, heads: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
         let qkv = self.project_qkv(&tokens, heads);
         self.finish(tokens, &qkv, scales)
@@ -470,12 +517,21 @@ fn by_head(tokens: &Tensor, heads: i64) -> Tensor {
 }
 
 impl Linear {
+    fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
+
     fn forward(&self, input: &Tensor) -> Tensor {
         input.linear(&self.weight, Some(&self.bias))
     }
 }
 
 impl LayerNorm {
+    fn shallow_clone(&self) -> Self {
+        let Self { weight, bias, eps } = self;
+        Self { weight: weight.shallow_clone(), bias: bias.shallow_clone(), eps: *eps }
+    }
+
     fn forward(&self, input: &Tensor) -> Tensor {
         let (shape, kind) = (self.weight.size(), input.kind());
         if kind == self.weight.kind() {

@@ -30,8 +30,8 @@ pub(crate) fn memory_error(text: &str) -> Option<anyhow::Error> {
 
 fn short_of_memory(message: &str) -> anyhow::Error {
     anyhow!(
-        "not enough memory: {message}; lower `train.clips` or the sizes of the model, `--dry-run` \
-         estimates what a step takes"
+        "not enough memory: {message}; lower `train.clips` or the sizes of the model, or raise \
+         `train.checkpoint_blocks`; `--dry-run` estimates what a step takes"
     )
 }
 

@@ -33,9 +33,9 @@ impl MemoryEstimate {
         // bytes, the residual stream in four.
         let (residual, products) = (3, 5 + 2 * config.vit.mlp_ratio);
         let product_bytes = if is_low_precision { 2 } else { FLOAT32_BYTES };
-        let token_bytes = config.vit.depth
-            * config.vit.width
-            * (residual * FLOAT32_BYTES + products * product_bytes);
+        let token_bytes = config.vit.width * (residual * FLOAT32_BYTES + products * product_bytes);
+        let input_bytes = config.vit.width * FLOAT32_BYTES;
+        let recomputed = recipe.train.checkpoint_blocks as i64;
 
         let images = StepImages::new(recipe);
         let (global_px, local_px) =
@@ -43,11 +43,16 @@ impl MemoryEstimate {
         let tokens = |px: i64| (px / config.vit.patch_px).pow(2) + 1;
         let pixels = |px: i64| 3 * px * px * FLOAT32_BYTES;
         let student = images.student_global + images.student_local;
+        let [global_tokens, local_tokens] =
+            [(images.student_global, global_px), (images.student_local, local_px)]
+                .map(|(images, px)| images * tokens(px));
+        // While backward computes a block again, all of it is there for the images of one size.
+        let at_once = if recomputed > 0 { global_tokens.max(local_tokens) } else { 0 };
         Self {
             parameters: COPIES * FLOAT32_BYTES * weights.numel() as i64,
-            activations: token_bytes
-                * (images.student_global * tokens(global_px)
-                    + images.student_local * tokens(local_px)),
+            activations: (global_tokens + local_tokens)
+                * ((config.vit.depth - recomputed) * token_bytes + recomputed * input_bytes)
+                + at_once * token_bytes,
             // Student: logits, divided by the temperature, and their gradient.
             logits: (3 * student + 2 * images.teacher) * config.head.out_dim * FLOAT32_BYTES,
             // Those of the next batch are made meanwhile.

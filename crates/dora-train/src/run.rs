@@ -144,6 +144,7 @@ pub fn new_engine(recipe: &Recipe, placement: &Placement, world: &World) -> anyh
     if recipe.train.gradient_compression == GradientCompression::Bfloat16 {
         engine.compress_gradients()?;
     }
+    engine.set_checkpoint_blocks(recipe.train.checkpoint_blocks);
     Ok(engine)
 }
 

@@ -9,6 +9,10 @@ use crate::TorchError;
 
 pub(crate) type List = *const *mut C_tensor;
 
+/// Computes a part of the forward pass: its data, its input, and a text of so many bytes for an error.
+pub(crate) type Call =
+    unsafe extern "C" fn(*const c_void, *const C_tensor, *mut c_char, usize) -> *mut C_tensor;
+
 /// A `c10d::Store`, only ever behind a pointer.
 pub(crate) enum StoreHandle {}
 
@@ -81,6 +85,15 @@ unsafe extern "C" {
     pub(crate) fn te_clear_grads(params: List, n: usize) -> *mut c_char;
     pub(crate) fn te_count_transfers() -> u64;
     pub(crate) fn te_end_count(handle: u64, counts: *mut i64);
+    pub(crate) fn te_checkpoint(
+        call: Call,
+        drop: unsafe extern "C" fn(*mut c_void),
+        data: *mut c_void,
+        input: *mut C_tensor,
+        params: List,
+        n: usize,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn te_tcp_store(
         host: *const c_char,
         port: u16,

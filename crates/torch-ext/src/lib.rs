@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod autocast;
+mod checkpoint;
 mod cuda;
 mod distributed;
 mod ffi;
@@ -16,6 +17,7 @@ mod stream;
 mod transfers;
 
 pub use autocast::{Autocast, AutocastDtype, CastWeights, without_autocast};
+pub use checkpoint::checkpoint;
 pub use cuda::{
     cuda_peak_memory_bytes, cuda_reset_peak_memory, cuda_set_device, cuda_uuid,
     has_expandable_segments,

@@ -290,6 +290,12 @@ impl Engine {
         self.scaler.as_ref().map(LossScaler::scale)
     }
 
+    /// From now on the student's first `blocks` blocks are computed again in backward
+    /// ([`dora_model::Vit::set_checkpoint_blocks`]).
+    pub fn set_checkpoint_blocks(&mut self, blocks: usize) {
+        self.student.backbone.set_checkpoint_blocks(blocks);
+    }
+
     /// From now on every step notes how long its parts take; it waits for the device after each.
     pub fn time_parts(&mut self) {
         self.laps.switch_on();

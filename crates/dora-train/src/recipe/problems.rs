@@ -1,6 +1,7 @@
 //! Values that are impossible, or do not go with one another.
 
 use dora_core::tracker::MOST_ITERATIONS;
+use dora_model::VitConfig;
 
 use super::{LossName, MethodName, Recipe};
 
@@ -49,6 +50,14 @@ impl Recipe {
             let is_share = (0.0..=1.0).contains(&value);
             require(is_share, format!("`{key}` is {value}, but must lie between 0 and 1"));
         }
+        let depth = VitConfig::standard(heads, model.patch_px).depth as usize;
+        require(
+            train.checkpoint_blocks <= depth,
+            format!(
+                "`train.checkpoint_blocks` is {}, but must lie between 0 and {depth}, the blocks of the encoder",
+                train.checkpoint_blocks
+            ),
+        );
         let drop_path = model.drop_path;
         require(
             (0.0..1.0).contains(&drop_path),

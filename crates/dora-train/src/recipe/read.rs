@@ -42,7 +42,7 @@ impl Recipe {
             name.starts_with("output.")
                 || name.starts_with("monitor.")
                 || ["data.videos", "data.threads", "data.prefetch_batches"].contains(&name)
-                || name == "train.device"
+                || ["train.device", "train.checkpoint_blocks"].contains(&name)
         };
         // Lengths, rates and sizes of a batch: neither tensors nor the order of the clips follow from them.
         let is_changeable = |name: &str| {

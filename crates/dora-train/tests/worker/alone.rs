@@ -256,8 +256,14 @@ fn all_problems_of_a_recipe_are_told_at_once() {
             "recipe.toml",
         ],
     );
-    let numbers =
-        ["train.clips=0", "train.lr=-1", "method.objects=4", "views.global_px=40", "views.views=3"];
+    let numbers = [
+        "train.clips=0",
+        "train.lr=-1",
+        "method.objects=4",
+        "views.global_px=40",
+        "views.views=3",
+        "train.checkpoint_blocks=13",
+    ];
     assert_refused(
         &check(&numbers),
         &[
@@ -266,6 +272,7 @@ fn all_problems_of_a_recipe_are_told_at_once() {
             "`method.objects` is 4",
             "`views.global_px` is 40",
             "`views` is 3",
+            "`train.checkpoint_blocks` is 13, but must lie between 0 and 12",
         ],
     );
     assert_refused(&check(&["method.name=dino"]), &["`method.name = \"dino\"` needs 2"]);

@@ -129,6 +129,14 @@ fn one_process_may_be_a_world() {
 }
 
 #[test]
+fn ranks_that_compute_blocks_again_train_the_same() {
+    let bench = Workbench::new();
+    train(&bench, "plain", 2, &[]);
+    train(&bench, "again", 2, &["train.checkpoint_blocks=12"]);
+    bench.assert_same_end("plain", "again");
+}
+
+#[test]
 fn a_lost_rank_ends_the_others_and_the_run_goes_on_bit_for_bit() {
     let bench = Workbench::new();
     train(&bench, "whole", 2, &[]);
