@@ -354,16 +354,16 @@ fn photographs_are_classified() {
             }
         }
     }
-    let run = |words: &[&str]| {
+    let run = |data: &Path, words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.arg(words[0]).arg("--data").arg(&data).args(&words[1..]);
+        command.arg(words[0]).arg("--data").arg(data).args(&words[1..]);
         command.args(["--random-init", "--arch", "vit_tiny", "--image-px", "64", "--no-cache"]);
         figures(command, &bench.path("figures.json")).0
     };
     // Chance is 0.5; even an untrained encoder tells colours of photographs apart.
-    let knn = run(&["knn", "--k", "10"]);
+    let knn = run(&root, &["knn", "--k", "10"]);
     assert!(knn["10-NN"]["top5"].as_f64().unwrap() > 0.6, "{knn}");
-    let linear = run(&["linear", "--epochs", "20", "--views", "2", "--lr", "0.1,1"]);
+    let linear = run(&data, &["linear", "--epochs", "20", "--views", "2", "--lr", "0.1,1"]);
     assert!(linear["top5"].as_f64().unwrap() > 0.65, "{linear}");
     assert_eq!(linear["images_computed"], 10 * (2 * 12 + 6));
 }
