@@ -62,7 +62,7 @@ struct Made {
 }
 
 /// What the thread works with.
-struct Maker {
+struct Producer {
     loader: Loader,
     recipe: Recipe,
     rank: u64,
@@ -86,7 +86,7 @@ impl Feed {
         first_batch: u64,
     ) -> anyhow::Result<Self> {
         let (is_making, recipe) = (Arc::new(AtomicBool::new(true)), recipe.clone());
-        let maker = Maker {
+        let producer = Producer {
             loader,
             recipe,
             rank,
@@ -104,7 +104,7 @@ impl Feed {
                 // The step has the cores: one thread for views is the least that it has to share.
                 tch::set_num_threads(1);
                 drop(started);
-                maker.run(&sender);
+                producer.run(&sender);
             })
             .context("cannot start the thread that makes views")?;
         // What that thread sets is also what libtorch's next thread would start with.
@@ -138,7 +138,7 @@ impl Feed {
     }
 
     /// Waits until the next batch is made, so that nothing runs in the background.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn wait_until_made(&self) {
         let has_ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
         while self.is_making.load(Ordering::Relaxed) && !has_ended() {
             std::thread::sleep(Duration::from_millis(1));
@@ -176,7 +176,7 @@ impl Drop for Feed {
     }
 }
 
-impl Maker {
+impl Producer {
     fn run(mut self, sender: &SyncSender<anyhow::Result<Made>>) {
         let stream = match self.device {
             Device::Cuda(index) => {

@@ -110,7 +110,7 @@ impl<'a> Setting<'a> {
     /// One step that counts, and one with batches from stores.
     pub(super) fn time_step(&mut self) -> anyhow::Result<()> {
         if let Some(feed) = &self.feed {
-            feed.settle();
+            feed.wait_until_made();
         }
         let seconds = self.step(false)?.seconds;
         self.step_s.push(seconds);
