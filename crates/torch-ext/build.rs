@@ -22,6 +22,9 @@ fn main() {
         .warnings(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
+        // As libtorch itself: headers hold more in a build that debugs, such as asserts on fields that only
+        // such a library sets.
+        .define("NDEBUG", None)
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .file("cpp/torch_ext.cc")

@@ -44,7 +44,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         ),
         flag(
             "with-loader",
-            "step: also take steps with batches from a frame store, as training does, by\nturns with those on synthetic frames",
+            "step: also take steps with batches from a frame store, as training\ndoes, by turns with those on synthetic frames",
         ),
         option(
             "profile",
@@ -54,7 +54,7 @@ pub(crate) const COMMAND: CommandSpec = CommandSpec {
         option(
             "store",
             Value::Text("DIR"),
-            "loader, step --with-loader: read this frame store (default: the toy walk at\n1024x576, which is rendered into data/bench the first time)",
+            "loader, step --with-loader: read this frame store (default: the toy\nwalk at 1024x576, which is rendered into data/bench the first time)",
         ),
         option(
             "threads",
