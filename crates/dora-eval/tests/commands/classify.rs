@@ -338,7 +338,7 @@ fn photographs_are_classified() {
     let Some(root) = real_data("imagenette") else { return };
     let bench = Bench::new();
     let data = bench.path("photographs");
-    for (split, count) in [("train", 12), ("val", 6)] {
+    for (split, count) in [("train", 50), ("val", 40)] {
         let mut classes: Vec<_> =
             fs::read_dir(root.join(split)).unwrap().map(|entry| entry.unwrap().path()).collect();
         classes.sort();
@@ -354,16 +354,17 @@ fn photographs_are_classified() {
             }
         }
     }
-    let run = |data: &Path, words: &[&str]| {
+    let run = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dora-eval"));
-        command.arg(words[0]).arg("--data").arg(data).args(&words[1..]);
+        command.arg(words[0]).arg("--data").arg(&data).args(&words[1..]);
         command.args(["--random-init", "--arch", "vit_tiny", "--image-px", "64", "--no-cache"]);
         figures(command, &bench.path("figures.json")).0
     };
-    // Chance is 0.5; even an untrained encoder tells colours of photographs apart.
-    let knn = run(&root, &["knn", "--k", "10"]);
+    // Chance is 0.5; even an untrained encoder tells colours of photographs apart. Of 60 images a random
+    // encoder classifies 0.55 to 0.67 by its seed, which is why there are 400.
+    let knn = run(&["knn", "--k", "10"]);
     assert!(knn["10-NN"]["top5"].as_f64().unwrap() > 0.6, "{knn}");
-    let linear = run(&data, &["linear", "--epochs", "20", "--views", "2", "--lr", "0.1,1"]);
+    let linear = run(&["linear", "--epochs", "20", "--views", "2", "--lr", "0.1,1"]);
     assert!(linear["top5"].as_f64().unwrap() > 0.65, "{linear}");
-    assert_eq!(linear["images_computed"], 10 * (2 * 12 + 6));
+    assert_eq!(linear["images_computed"], 10 * (2 * 50 + 40));
 }
