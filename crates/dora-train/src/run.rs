@@ -231,7 +231,8 @@ impl Run<'_> {
         if self.place.at.is_multiple_of(monitor_every) {
             self.judge(records)?;
         }
-        while self.place.at < self.schedule.total_steps {
+        let mut ended_by = None;
+        while ended_by.is_none() && self.place.at < self.schedule.total_steps {
             if let (None, Some(signal)) = (&self.world.group, self.interrupt.caught()) {
                 self.confirm_all(records)?;
                 return Ok(Some(signal));
@@ -260,12 +261,10 @@ impl Run<'_> {
             if saves {
                 self.save(records.as_ref())?;
             }
-            if signal.is_some() {
-                return Ok(signal);
-            }
+            ended_by = signal.filter(|_| !is_last);
         }
         self.world.all_ok(self.fault.take().map_or(Ok(()), Err))?;
-        Ok(None)
+        Ok(ended_by)
     }
 
     /// Judges the teacher on the first rank if the recipe asks for it; the others wait. A signal ends it.
